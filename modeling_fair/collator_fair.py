@@ -1,0 +1,57 @@
+"""Rows of the catalogue -> padded batches of codes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class FairDataCollator:
+    """Pads prepared examples (see `prepare_datasets`) on the right and looks up their codes.
+
+    A training example `{"item_ids": [rows], "example_id"}` supervises every position with the codes of the next item.
+    An evaluation example `{"item_ids": [rows], "target_id", "seen_ids": [rows]}` supervises the last one.
+
+    Args:
+        tokenizer: a fitted [`FairTokenizer`].
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            `input_ids` (batch, items, num_codebooks), `attention_mask` (batch, items), `labels` (batch, items,
+            num_codebooks) with -100 where nothing is supervised; for training `example_ids` (batch,), for evaluation
+            `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
+        """
+        training = "target_id" not in examples[0]
+        sequences = [example["item_ids"] for example in examples]
+        items = _pad([sequence[:-1] for sequence in sequences] if training else sequences)
+        if training:
+            next_items = _pad([sequence[1:] for sequence in sequences])
+        else:
+            next_items = np.full_like(items, -1)
+            for row, (sequence, example) in enumerate(zip(sequences, examples, strict=True)):
+                next_items[row, len(sequence) - 1] = example["target_id"]
+        labels = np.where((next_items >= 0)[..., None], self.tokenizer.codes_of(next_items), -100)
+        batch = {
+            "input_ids": self.tokenizer.codes_of(items),
+            "attention_mask": (items >= 0).astype(np.int64),
+            "labels": labels,
+        }
+        if training:
+            batch["example_ids"] = np.array([example["example_id"] for example in examples], dtype=np.int64)
+        else:
+            batch["target_ids"] = np.array([example["target_id"] for example in examples], dtype=np.int64)
+            batch["seen_ids"] = _pad([example["seen_ids"] for example in examples])
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
+    for row, of_user in enumerate(rows):
+        padded[row, : len(of_user)] = of_user
+    return padded

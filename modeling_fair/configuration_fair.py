@@ -1,0 +1,136 @@
+# Copyright 2026 The FAIR for Transformers authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of FAIR models."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+ATTENTION_TYPES = ("focused", "standard")
+ATTENTION_NORMS = ("rms_output", "relu", "l1", "layer_norm", "softmax", "softmax_abs")
+
+# Keys that are no fields of FairConfig but that transformers, its Trainer or its Auto classes write to configurations.
+_KEYS_OF_TRANSFORMERS = set(
+    "_attn_implementation _attn_implementation_internal _commit_hash _experts_implementation_internal _name_or_path "
+    "attn_implementation auto_map bos_token_id custom_pipelines eos_token_id experts_implementation is_decoder "
+    "model_type name_or_path num_labels output_attentions pad_token_id quantization_config tie_word_embeddings "
+    "torch_dtype use_cache".split()
+)
+
+
+@strict
+class FairConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`FairModel`] and [`FairForGenerativeRecommendation`]. The defaults are the paper's
+    (arXiv 2512.11254): 22.1 M parameters.
+
+    Args:
+        num_codebooks (`int`, defaults to 32): codes of an item, which is also the number of prediction heads (L).
+        codebook_size (`int`, defaults to 256): different codes in each codebook. The code `codebook_size` itself is
+            the mask code, which only inputs may hold.
+        hidden_size (`int`, defaults to 512): width of item vectors and states (d).
+        num_hidden_layers (`int`, defaults to 2): decoder layers.
+        num_attention_heads (`int`, defaults to 4): attention heads; focused attention has two branches in each.
+        intermediate_size (`int`, defaults to 2048): width of the SwiGLU feed-forward block.
+        max_position_embeddings (`int`, defaults to 50): items of a history that the model can read.
+        attention_type (`str`, defaults to `"focused"`): `"focused"` (the difference of two attention maps) or
+            `"standard"` (the first map alone).
+        attention_norm (`str`, defaults to `"rms_output"`): how focused attention normalises the difference
+            `lambda1 A1 - lambda2 A2`: `"rms_output"` (not at all; the output of each head is RMS-normalised instead,
+            the only form that fused attention kernels can compute), `"relu"` (negative weights dropped, then each row
+            divided by its sum), `"l1"` (each row divided by its sum of absolute values), `"layer_norm"` (of each row
+            over the visible items), `"softmax"` or `"softmax_abs"` (softmax again, of the signed or of the absolute
+            values).
+        lambda1_init, lambda2_init (`float`, default to 1.0 and 0.5): where the two weights start. They are learned
+            per head as exponentials, so they stay positive and a subtraction never turns into an addition.
+        cosine_temperature (`float`, defaults to 0.07): what the cosine between a head's state and a code embedding is
+            divided by.
+        hidden_act (`str`, defaults to `"silu"`): the gate of the feed-forward block.
+        attention_dropout, hidden_dropout, embedding_dropout (`float`, default to 0.0): dropout of attention maps, of
+            what each block adds, and of item vectors.
+        rms_norm_eps (`float`, defaults to 1e-6): added to the mean square by every RMS normalisation.
+        initializer_range (`float`, defaults to 0.02): standard deviation of the initial weights.
+        codebook_fingerprint (`str`, *optional*): fingerprint of the tokenizer whose codes the model was trained on;
+            the trainer sets it and `recommend` pipelines check it.
+
+    Raises:
+        ValueError: for fields that do not fit each other and for keys that no field has, such as a misspelt one.
+    """
+
+    model_type = "fair"
+    keys_to_ignore_at_inference = ["branch_attentions"]
+
+    num_codebooks: int = 32
+    codebook_size: int = 256
+    hidden_size: int = 512
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int = 2048
+    max_position_embeddings: int = 50
+    attention_type: str = "focused"
+    attention_norm: str = "rms_output"
+    lambda1_init: float | int = 1.0
+    lambda2_init: float | int = 0.5
+    cosine_temperature: float | int = 0.07
+    hidden_act: str = "silu"
+    attention_dropout: float | int = 0.0
+    hidden_dropout: float | int = 0.0
+    embedding_dropout: float | int = 0.0
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    codebook_fingerprint: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        unknown = sorted(set(kwargs) - _KEYS_OF_TRANSFORMERS)
+        if unknown:
+            raise ValueError(
+                f"FairConfig has no field {', '.join(map(repr, unknown))}: correct the name, or update this package "
+                "if the checkpoint was written by a newer version of it."
+            )
+        kwargs.pop("custom_pipelines", None)  # derived, see below
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Called by transformers whenever a configuration is made."""
+        for name in ("num_codebooks", "codebook_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                     "intermediate_size", "max_position_embeddings", "lambda1_init", "lambda2_init",
+                     "cosine_temperature"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value above 0.")
+        for name in ("attention_dropout", "hidden_dropout", "embedding_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value from 0 to below 1.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"FairConfig.hidden_size is {self.hidden_size}: give it a multiple of num_attention_heads "
+                f"({self.num_attention_heads})."
+            )
+        if self.attention_type not in ATTENTION_TYPES:
+            raise ValueError(
+                f"FairConfig.attention_type is {self.attention_type!r}: choose one of {', '.join(ATTENTION_TYPES)}."
+            )
+        if self.attention_norm not in ATTENTION_NORMS:
+            raise ValueError(
+                f"FairConfig.attention_norm is {self.attention_norm!r}: choose one of {', '.join(ATTENTION_NORMS)}."
+            )
+
+    @property
+    def normalises_scores(self) -> bool:
+        """Whether attention maps themselves are normalised, which fused attention kernels cannot do."""
+        return self.attention_type == "focused" and self.attention_norm != "rms_output"
+
+    @property
+    def custom_pipelines(self) -> dict[str, Any]:
+        """Where `pipeline(..., trust_remote_code=True)` finds the pipeline in a checkpoint folder. Empty where this
+        package is installed: the task is registered there, and no remote code is needed."""
+        return self._remote_pipelines() if type(self).__module__.startswith("transformers_modules") else {}
+
+    @staticmethod
+    def _remote_pipelines() -> dict[str, Any]:
+        return {"recommendation": {"impl": "pipeline_fair.RecommendationPipeline", "pt": ["AutoModel"]}}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "custom_pipelines": self._remote_pipelines()}
+
+
+__all__ = ["ATTENTION_NORMS", "ATTENTION_TYPES", "FairConfig"]

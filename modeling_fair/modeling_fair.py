@@ -1,0 +1,387 @@
+"""FAIR models: item codes in, codes of the next item out. They know codes, never a catalogue, so new items need no
+retraining and change no weight's shape."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .attention_fair import FairAttention, FairRMSNorm
+from .configuration_fair import FairConfig
+from .decoding_fair import RecommendOutput, last_item_states, recommend_items
+from .losses_fair import multi_token_prediction_loss
+from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
+
+
+@dataclass
+class FairModelOutput(ModelOutput):
+    """Output of [`FairModel`].
+
+    Args:
+        last_hidden_state: states, (batch, items, hidden_size); those of padding mean nothing.
+        hidden_states: on `output_hidden_states=True`, the item vectors and the states after each layer.
+        attentions: on `output_attentions=True`, for each layer the map that multiplied V, (batch, heads, items,
+            items): the normalised difference for focused attention, which may hold negative weights.
+        branch_attentions: on `output_branch_attentions=True`, for each layer the softmax maps before the subtraction,
+            (batch, branches, heads, items, items).
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    branch_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class FairRecommendationOutput(ModelOutput):
+    """Output of [`FairForGenerativeRecommendation`].
+
+    Args:
+        loss: MTP, where labels were given.
+        logits: of the next item's codes, (batch, positions, num_codebooks, codebook_size).
+        last_hidden_state, hidden_states, attentions, branch_attentions: as in [`FairModelOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    branch_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class FairEmbeddings(nn.Module):
+    """An item's vector is the mean of the embeddings of its codes."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__()
+        self.num_codebooks = config.num_codebooks
+        self.codebook_size = config.codebook_size
+        # All codebooks one after the other; the row after the last code is the mask code, shared by all codebooks.
+        self.codes = nn.Embedding(config.num_codebooks * config.codebook_size + 1, config.hidden_size)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def item_vectors(self, codes: torch.Tensor) -> torch.Tensor:
+        """codes (..., num_codebooks), each from 0 to `codebook_size` (the mask code) -> vectors (..., hidden_size)."""
+        if codes.shape[-1] != self.num_codebooks:
+            raise ValueError(
+                f"Items have {codes.shape[-1]} codes but the model reads {self.num_codebooks}: "
+                "use the tokenizer that the checkpoint was trained with."
+            )
+        first = torch.arange(self.num_codebooks, device=codes.device) * self.codebook_size
+        mask_row = self.num_codebooks * self.codebook_size
+        rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
+        vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
+        return vectors.view(*codes.shape[:-1], -1)
+
+    def codebooks(self) -> torch.Tensor:
+        """Embeddings of the codes, (num_codebooks, codebook_size, hidden_size)."""
+        return self.codes.weight[:-1].unflatten(0, (self.num_codebooks, self.codebook_size))
+
+
+class FairMLP(nn.Module):
+    """SwiGLU feed-forward block."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+
+
+class FairDecoderLayer(GradientCheckpointingLayer):
+    def __init__(self, config: FairConfig):
+        super().__init__()
+        self.input_norm = FairRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = FairAttention(config)
+        self.mlp_norm = FairRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = FairMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor:
+        attention_output = self.self_attn(self.input_norm(hidden_states), attention_mask, **kwargs)[0]
+        hidden_states = hidden_states + self.dropout(attention_output)
+        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+
+
+class FairPredictionHeads(nn.Module):
+    """One head a codebook: a residual SiLU block, zero at the start so that every head begins as the identity, then
+    the cosine with the embeddings of that codebook's codes, divided by the temperature."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__()
+        self.temperature = config.cosine_temperature
+        self.weight = nn.Parameter(torch.zeros(config.num_codebooks, config.hidden_size, config.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(config.num_codebooks, config.hidden_size))
+
+    def forward(
+        self, states: torch.Tensor, codebooks: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Args:
+            states: (targets, hidden_size).
+            codebooks: code embeddings, (num_codebooks, codebook_size, hidden_size): the inputs' own (tied).
+            labels: codes of the targets, (targets, num_codebooks), for the summed MTP loss instead of logits.
+
+        Returns:
+            Logits (targets, num_codebooks, codebook_size), or the loss.
+        """
+        logits = self._logits(states, codebooks)
+        return torch.stack(list(logits), dim=1) if labels is None else multi_token_prediction_loss(logits, labels)
+
+    def _logits(self, states: torch.Tensor, codebooks: torch.Tensor) -> Iterator[torch.Tensor]:
+        # Unbound once: a slice for each codebook would each send back a gradient of the whole table.
+        for weight, bias, codes in zip(self.weight.unbind(), self.bias.unbind(), codebooks.unbind(), strict=True):
+            of_head = states + nn.functional.silu(nn.functional.linear(states, weight, bias))
+            cosines = nn.functional.normalize(of_head, dim=-1) @ nn.functional.normalize(codes, dim=-1).T
+            yield cosines / self.temperature
+
+
+class FairPreTrainedModel(PreTrainedModel):
+    config: FairConfig
+    config_class = FairConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["FairDecoderLayer", "FairEmbeddings", "FairPredictionHeads"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": FairDecoderLayer,
+        "attentions": OutputRecorder(FairAttention, index=1),
+        "branch_attentions": OutputRecorder(FairAttention, index=2),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FairAttention) and module.num_branches == 2:
+            init.constant_(module.log_lambda1, torch.tensor(self.config.lambda1_init).log().item())
+            init.constant_(module.log_lambda2, torch.tensor(self.config.lambda2_init).log().item())
+        elif isinstance(module, FairEmbeddings):
+            # An item is a mean of code embeddings, whose deviation is smaller by this root. With positions of the full
+            # one, items drowned in them and learning was seen to start later (MTP 5.28 against 5.24 at step 300).
+            std = self.config.initializer_range / self.config.num_codebooks**0.5
+            init.normal_(module.positions.weight, mean=0.0, std=std)
+        elif isinstance(module, FairPredictionHeads):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        if self.config.normalises_scores:
+            if requested_attention not in (None, "eager"):
+                raise ValueError(
+                    f"attn_implementation={requested_attention!r} cannot normalise attention maps: use 'eager' with "
+                    f"attention_norm={self.config.attention_norm!r}, or attention_norm='rms_output'."
+                )
+            return "eager"
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
+
+
+class FairModel(FairPreTrainedModel):
+    """The decoder: histories of item codes -> one state an item."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__(config)
+        self.embeddings = FairEmbeddings(config)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList([FairDecoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = FairRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.codes
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.embeddings.codes = value
+
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        length_buckets: int = 1,
+        **kwargs,
+    ) -> FairModelOutput:
+        """
+        Args:
+            input_ids: codes of the items of each history, oldest first, (batch, items, num_codebooks).
+            attention_mask: 1 for items, 0 for padding on either side, (batch, items); all ones by default. Positions
+                are counted from it, so padding changes nothing.
+            inputs_embeds: item vectors instead of `input_ids`, (batch, items, hidden_size).
+            length_buckets: parts of similar length that the batch is run in, which spares padding and changes nothing
+                else. Default 1, and always 1 where hidden states or maps are asked for.
+
+        Raises:
+            ValueError: for both or none of `input_ids` and `inputs_embeds`, for items with another number of codes
+                than the model's, and for more items than `max_position_embeddings`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give FairModel exactly one of input_ids and inputs_embeds.")
+        items: torch.Tensor = input_ids if input_ids is not None else inputs_embeds  # type: ignore[assignment]
+        batch, length = items.shape[:2]
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"A history of {length} items is longer than the model reads ({self.config.max_position_embeddings}): "
+                "keep its last ones, as FairTokenizer does with truncation=True."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones((batch, length), dtype=torch.long, device=items.device)
+        wanted = ("hidden_states", "attentions", "branch_attentions")
+        if any(kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False)) for name in wanted):
+            length_buckets = 1
+        if length_buckets == 1:
+            return FairModelOutput(last_hidden_state=self._decode(items, attention_mask, kwargs))
+        order = attention_mask.sum(dim=1).argsort(stable=True)
+        states = []
+        for rows in order.tensor_split(min(length_buckets, batch)):
+            used = attention_mask[rows].any(dim=0).nonzero()
+            start, end = (int(used.min()), int(used.max()) + 1) if len(used) else (0, 1)
+            of_bucket = self._decode(items[rows, start:end], attention_mask[rows, start:end], kwargs)
+            states.append(nn.functional.pad(of_bucket, (0, 0, start, length - end)))
+        return FairModelOutput(last_hidden_state=torch.cat(states)[order.argsort()])
+
+    def _decode(self, items: torch.Tensor, attention_mask: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
+        """Codes (integers) or vectors of items -> states."""
+        vectors = items if items.is_floating_point() else self.embeddings.item_vectors(items)
+        position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        hidden_states = self.dropout(vectors + self.embeddings.positions(position_ids))
+
+        config = self.config
+        if any(
+            kwargs.get(f"output_{name}", getattr(config, f"output_{name}", False))
+            for name in ("attentions", "branch_attentions")
+        ):
+            config = copy.copy(config)  # only the eager form has maps to return
+            config._attn_implementation_internal = "eager"
+        causal_mask = create_causal_mask(config, hidden_states, attention_mask, past_key_values=None)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, causal_mask, attn_implementation=config._attn_implementation)
+        return self.norm(hidden_states)
+
+
+class FairForGenerativeRecommendation(FairPreTrainedModel):
+    """FAIR: the decoder with one prediction head a codebook."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__(config)
+        self.model = FairModel(config)
+        self.heads = FairPredictionHeads(config)
+        self.post_init()
+
+    def code_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """States (..., hidden_size) -> logits (..., num_codebooks, codebook_size)."""
+        logits = self.heads(states.reshape(-1, states.shape[-1]), self.model.embeddings.codebooks())
+        return logits.view(*states.shape[:-1], *logits.shape[1:])
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> FairRecommendationOutput:
+        """
+        Args:
+            input_ids, attention_mask, inputs_embeds: as in [`FairModel`], whose other arguments may follow too.
+            labels: codes of the NEXT item at every position (they are not shifted again), (batch, items,
+                num_codebooks); -100 is ignored. The heads run on supervised positions only.
+            logits_to_keep: 1 for logits after the last item of each history, 0 for all positions (those of padding
+                are 0), `None` (default) for 1 without labels and for no logits with labels.
+            num_items_in_batch: what the summed loss is divided by: the number of supervised codes of the whole batch,
+                all micro-batches and processes taken together. By default that of `labels`.
+
+        Returns:
+            [`FairRecommendationOutput`]; its loss is MTP, the mean cross-entropy over supervised positions and codes.
+        """
+        if logits_to_keep not in (None, 0, 1):
+            raise ValueError(f"logits_to_keep is {logits_to_keep}: give 1 (the last item) or 0 (every item).")
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        states = outputs.last_hidden_state
+        loss = logits = None
+        if labels is not None:
+            supervised = (labels != -100).any(dim=-1)
+            targets = labels[supervised]
+            if num_items_in_batch is None:
+                num_items_in_batch = (targets != -100).sum().clamp(min=1)
+            loss = self.heads(states[supervised], self.model.embeddings.codebooks(), targets) / num_items_in_batch
+        if logits_to_keep == 1 or (logits_to_keep is None and labels is None):
+            logits = self.code_logits(last_item_states(states, attention_mask))[:, None]
+        elif logits_to_keep == 0:
+            if attention_mask is None:
+                logits = self.code_logits(states)
+            else:
+                real = attention_mask.bool()
+                of_items = self.code_logits(states[real])
+                logits = of_items.new_zeros(*real.shape, *of_items.shape[1:])
+                logits[real] = of_items
+        return FairRecommendationOutput(
+            loss=loss,
+            logits=logits,
+            last_hidden_state=states,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            branch_attentions=outputs.branch_attentions,
+        )
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        item_ids: torch.Tensor | None = None,
+        *,
+        item_codes: Any,
+        **options,
+    ) -> RecommendOutput:
+        """The best items of a catalogue for each history, exact over the whole catalogue in bounded memory.
+
+        Args:
+            input_ids, attention_mask: histories, as in `forward`.
+            item_ids: catalogue rows that `remove_seen` removes, (batch, n), -1 for padding, or a list a user. Those
+                of the tokenizer's output are the items that the model reads; of longer histories give
+                `tokenizer.rows_of(histories)`.
+            item_codes: codes of every item of the catalogue, (catalogue, num_codebooks): `tokenizer.item_codes`.
+            options: those of [`~decoding_fair.recommend_items`]: `top_k`, `remove_seen`, `exclude`, `allow`,
+                `empty_history_scores`, `chunk_items`.
+
+        Returns:
+            [`~decoding_fair.RecommendOutput`]; users without any item get `empty_history_scores`, or the first items
+            of the catalogue. It has `item_ids` (catalogue rows) and `scores`, (batch, top_k) each.
+        """
+        if input_ids.shape[1] == 0:  # no user has any item: one position of padding each
+            input_ids = input_ids.new_zeros(len(input_ids), 1, self.config.num_codebooks)
+            attention_mask = input_ids[..., 0]
+        item_codes = torch.as_tensor(item_codes)
+        logits = self(input_ids, attention_mask).logits[:, 0]
+        empty = None if attention_mask is None else ~attention_mask.bool().any(dim=1)
+        return recommend_items(logits, item_codes, seen=item_ids, empty_history=empty, **options)
+
+
+__all__ = [
+    "FairForGenerativeRecommendation",
+    "FairModel",
+    "FairModelOutput",
+    "FairPreTrainedModel",
+    "FairRecommendationOutput",
+]

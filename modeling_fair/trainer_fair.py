@@ -1,0 +1,297 @@
+"""Training and evaluation of FAIR on transformers' Trainer."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+
+from .collator_fair import FairDataCollator
+from .decoding_fair import last_item_states, score_items
+from .losses_fair import mutual_information_loss, noise_robustness_loss
+from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets
+from .noise_fair import add_noise
+
+RANKED = ("ranks", f"ranks{SEEN_REMOVED}", "top", f"top{SEEN_REMOVED}")
+
+
+@dataclass
+class FairTrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with FAIR's objectives and with defaults that fit it: evaluation and
+    checkpoints every epoch, the best model by validation NDCG@10 with seen items kept."""
+
+    nrt_weight: float = field(default=1.0, metadata={"help": "alpha, the weight of the noise-robustness loss"})
+    mim_weight: float = field(default=0.01, metadata={"help": "beta, the weight of the mutual-information loss"})
+    mask_probability: float = field(default=0.1, metadata={"help": "share of the history's codes that NRT masks"})
+    replace_probability: float = field(
+        default=0.1, metadata={"help": "share of the history's codes that NRT replaces by another of the codebook"}
+    )
+    nrt_margin: float = field(default=0.5, metadata={"help": "margin of NRT's triplet loss, between unit vectors"})
+    mim_temperature: float = field(default=0.1, metadata={"help": "what MIM's cosines are divided by"})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "evaluations without a better NDCG@10 after which training stops; none: never"}
+    )
+    eval_chunk_items: int = field(default=65_536, metadata={"help": "items scored at once in evaluation"})
+
+    per_device_train_batch_size: int = field(default=256, metadata={"help": "histories a device and step"})
+    per_device_eval_batch_size: int = field(default=256, metadata={"help": "histories a device in evaluation"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate"})
+    num_train_epochs: float = field(default=20, metadata={"help": "epochs"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning-rate schedule"})
+    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or share of all steps, of warm-up"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of weights that are no norm, bias or lambda"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, steps or epoch"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to save: no, steps, epoch or best"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "whether to end with the best checkpoint"})
+    metric_for_best_model: str | None = field(default="ndcg@10", metadata={"help": "validation metric, seen kept"})
+    greater_is_better: bool | None = field(default=True, metadata={"help": "whether more of that metric is better"})
+    length_buckets: int = field(
+        default=8, metadata={"help": "parts of similar length that a batch is run in, to spare padding"}
+    )
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every step uses all of FAIR's"})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "whether a resumed run goes on counting towards early stopping"}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads all columns"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("nrt_weight", "mim_weight", "mask_probability", "replace_probability", "nrt_margin"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give it a value of at least 0.")
+        if self.mask_probability + self.replace_probability > 1:
+            raise ValueError("mask_probability and replace_probability add up to more than 1: lower one of them.")
+        if self.length_buckets < 1:
+            raise ValueError(f"length_buckets is {self.length_buckets}: give it a value of at least 1.")
+        if self.mim_temperature <= 0:
+            raise ValueError(f"mim_temperature is {self.mim_temperature}: give it a value above 0.")
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {self.n_gpu} GPUs: start one process each with accelerate launch --multi_gpu, or "
+                "show it one with CUDA_VISIBLE_DEVICES=0."
+            )
+        if self.world_size > 1 and not self.average_tokens_across_devices:
+            raise ValueError("Several processes need average_tokens_across_devices=True: losses are summed over them.")
+
+
+class GatherWithGradient(torch.autograd.Function):
+    """Rows of all processes in their order, (processes * rows, width). The gradient of a row is the sum of those that
+    all processes have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+class FairTrainer(Trainer):
+    """Trains [`FairForGenerativeRecommendation`] with loss = MTP + alpha NRT + beta MIM and evaluates it by full
+    ranking.
+
+    Losses are sums divided by the counts of the whole batch, so gradient accumulation and several processes change
+    nothing in MTP. NRT's and MIM's negatives come from the micro-batch of all processes: two processes of 4 equal one
+    of 8, two accumulated micro-batches of 4 do not. Where the last batch of an epoch cannot be shared out evenly,
+    accelerate fills it up with examples from the epoch's beginning, and that step differs from one process's.
+
+    Args:
+        args: [`FairTrainingArguments`].
+        processing_class: the fitted [`FairTokenizer`]; it is saved with every checkpoint.
+        train_dataset, eval_dataset: as `prepare_datasets` makes them.
+        others: those of `Trainer`.
+
+    Raises:
+        ValueError: if the model's codes are not the tokenizer's.
+    """
+
+    args: FairTrainingArguments
+    processing_class: Any
+
+    # The loss that compute_loss returns is already divided by the whole batch's counts.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model: Any = None, args: Any = None, *, processing_class: Any, **kwargs: Any):
+        config = model.config if model is not None else None
+        if config is not None:
+            shapes = (processing_class.num_codebooks, processing_class.codebook_size)
+            fingerprint = processing_class.codebook_fingerprint
+            if (config.num_codebooks, config.codebook_size) != shapes or config.codebook_fingerprint not in (
+                None,
+                fingerprint,
+            ):
+                raise ValueError(
+                    f"The model reads {config.num_codebooks} codes of {config.codebook_size} of tokenizer fit "
+                    f"{config.codebook_fingerprint}, but this tokenizer (fit {fingerprint}) has {shapes[0]} of "
+                    f"{shapes[1]}: use the tokenizer of the model's checkpoint."
+                )
+            config.codebook_fingerprint = fingerprint
+        kwargs.setdefault("data_collator", FairDataCollator(processing_class))
+        kwargs.setdefault("compute_metrics", self._metrics_of)
+        super().__init__(model=model, args=args, processing_class=processing_class, **kwargs)
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+        self._sequences_in_batch: torch.Tensor | float = 1.0
+        self._parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self._parts_steps = 0
+
+    # ---- Training ------------------------------------------------------------------------------------------------
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Raises ValueError if the checkpoint was trained on the codes of another tokenizer."""
+        saved = Path(resume_from_checkpoint) / "config.json"
+        if saved.exists():
+            fingerprint = json.loads(saved.read_text(encoding="utf-8")).get("codebook_fingerprint")
+            if fingerprint != self.processing_class.codebook_fingerprint:
+                raise ValueError(
+                    f"{resume_from_checkpoint} was trained on the codes of tokenizer fit {fingerprint} but this "
+                    f"one is of fit {self.processing_class.codebook_fingerprint}: resume with its own."
+                )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | int | None]:
+        samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        sequences = torch.tensor(float(sum(len(batch["labels"]) for batch in samples)), device=device)
+        self._sequences_in_batch = self.accelerator.gather(sequences).sum()
+        self._parts_steps += 1
+        return samples, num_items
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """MTP + alpha NRT + beta MIM of one micro-batch, clean and noisy histories in one forward pass.
+
+        MTP and NRT are means over supervised positions, MIM over histories, all of the whole batch. NRT compares
+        the states at supervised positions, its negatives are the last states of the other histories; MIM pools the
+        states of a history and its target is the item after it. Histories are drawn at random: batches of one length
+        were seen to learn far slower, so padding is spared by buckets within the batch instead.
+        """
+        inputs = dict(inputs)
+        example_ids = inputs.pop("example_ids")
+        codes, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+        batch = len(codes)
+        config = self.accelerator.unwrap_model(model).config
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != -100).sum()
+        if self.args.nrt_weight:
+            noisy = add_noise(
+                codes,
+                example_ids,
+                codebook_size=config.codebook_size,
+                mask_probability=self.args.mask_probability,
+                replace_probability=self.args.replace_probability,
+                seed=self.args.seed,
+                step=self.state.global_step,
+            )
+            inputs["input_ids"] = torch.cat([codes, noisy])
+            inputs["attention_mask"] = torch.cat([mask, mask])
+            inputs["labels"] = torch.cat([labels, torch.full_like(labels, -100)])
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, length_buckets=self.args.length_buckets)
+        loss, states = outputs.loss, outputs.last_hidden_state
+        parts = {"mtp_loss": loss}
+        clean = states[:batch]
+        if self.args.nrt_weight:
+            supervised = (labels != -100).any(dim=-1)
+            negatives = self._gather_with_gradient(last_item_states(clean, mask))
+            own = self.accelerator.process_index * batch + supervised.nonzero()[:, 0]
+            summed = noise_robustness_loss(
+                clean[supervised], states[batch:][supervised], negatives, own, self.args.nrt_margin
+            )
+            parts["nrt_loss"] = summed * config.num_codebooks / num_items_in_batch
+            loss = loss + self.args.nrt_weight * parts["nrt_loss"]
+        if self.args.mim_weight:
+            target_codes = last_item_states(labels, mask)
+            pooled = (clean * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            vectors = self.accelerator.unwrap_model(model).model.embeddings.item_vectors(target_codes)
+            all_codes = self.accelerator.gather(target_codes)
+            own = self.accelerator.process_index * batch + torch.arange(batch, device=codes.device)
+            same_item = (target_codes[:, None] == all_codes[None]).all(dim=-1)
+            summed = mutual_information_loss(
+                pooled, self._gather_with_gradient(vectors), own, same_item, self.args.mim_temperature
+            )
+            parts["mim_loss"] = summed / self._sequences_in_batch
+            loss = loss + self.args.mim_weight * parts["mim_loss"]
+        for name, part in parts.items():
+            self._parts[name] += part.detach()
+        # Data-parallel gradients are averaged, but these losses are shares of one sum.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _gather_with_gradient(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Rows of all processes in their order; gradients flow back to the process a row came from."""
+        return tensor if self.accelerator.num_processes == 1 else GatherWithGradient.apply(tensor)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Lambdas are exponents around 0 to 1, so weight decay would pull them towards a value: they are exempt."""
+        return [name for name in super().get_decay_parameter_names(model) if "lambda" not in name]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self._parts_steps:
+            for name, part in self._parts.items():
+                summed = self.accelerator.reduce(part, reduction="sum").item()
+                logs[name] = summed / self._parts_steps
+            self._parts.clear()
+            self._parts_steps = 0
+        super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save as Trainer does, the arguments as JSON instead of its pickle."""
+        super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
+
+    # ---- Evaluation ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prediction_step(  # type: ignore[override]  # logits are a tuple, as Trainer's own are
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None, torch.Tensor | None]:
+        """Rank the target of each history among all items. The loss is MTP alone: MIM's hangs on the batch size."""
+        inputs = self._prepare_inputs(inputs)
+        targets = inputs["target_ids"]
+        with self.compute_loss_context_manager():
+            logits = model(
+                inputs["input_ids"], inputs["attention_mask"], length_buckets=self.args.length_buckets
+            ).logits[:, 0]
+        item_codes = torch.from_numpy(self.processing_class.item_codes)
+        target_codes = item_codes.to(targets.device)[targets]
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())
+        if prediction_loss_only:
+            return loss, None, None
+        ((_, scores_of_targets),) = score_items(logits, target_codes, len(targets))
+        ranked = rank_targets(
+            score_items(logits, item_codes, self.args.eval_chunk_items),
+            scores_of_targets.diagonal(),
+            targets,
+            inputs["seen_ids"],
+        )
+        return loss, tuple(ranked[name] for name in RANKED), targets
+
+    def _metrics_of(self, prediction: EvalPrediction) -> dict[str, float]:
+        ranked = dict(zip(RANKED, prediction.predictions, strict=True))
+        return evaluate_ranks(ranked, len(self.processing_class.item_codes))

@@ -1,0 +1,181 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel
+
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairModel
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(1)
+    return torch.randint(0, 8, (3, 6, 4))
+
+
+def test_size_of_the_papers_model():
+    with torch.device("meta"):
+        model = FairForGenerativeRecommendation(FairConfig())
+    assert 22.0e6 < sum(parameter.numel() for parameter in model.parameters()) < 22.1e6
+
+
+def test_an_item_is_the_mean_of_its_code_embeddings(make_model, inputs):
+    embeddings = make_model().model.embeddings
+    vectors = embeddings.item_vectors(inputs)
+    table = embeddings.codes.weight
+    by_hand = torch.stack([table[digit * 8 + inputs[1, 2, digit]] for digit in range(4)]).mean(0)
+    torch.testing.assert_close(vectors[1, 2], by_hand)
+    masked = inputs.clone()
+    masked[1, 2, 3] = 8
+    by_hand += (table[32] - table[3 * 8 + inputs[1, 2, 3]]) / 4
+    torch.testing.assert_close(embeddings.item_vectors(masked)[1, 2], by_hand)
+
+
+def test_logits_are_cosines_with_the_tied_embeddings(make_model, inputs):
+    model = make_model()
+    output = model(inputs)
+    assert output.logits.shape == (3, 1, 4, 8)
+    state = output.last_hidden_state[2, -1]
+    head = state + nn.functional.silu(model.heads.weight[3] @ state + model.heads.bias[3])
+    codes = model.model.embeddings.codes.weight[3 * 8 : 4 * 8]
+    by_hand = torch.cosine_similarity(head[None], codes, dim=-1) / model.config.cosine_temperature
+    torch.testing.assert_close(output.logits[2, 0, 3], by_hand)
+
+
+def test_heads_start_as_the_identity(config):
+    model = FairForGenerativeRecommendation(config)
+    assert (model.heads.weight == 0).all() and (model.heads.bias == 0).all()
+
+
+def test_code_embeddings_are_stored_once_and_learn_from_both_sides(make_model, inputs, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    assert sum("codes" in name for name in load_file(tmp_path / "model.safetensors")) == 1
+    labels = torch.full_like(inputs, -100)
+    labels[:, -1] = 7
+    model(inputs.clamp(max=5), labels=labels).loss.backward()
+    gradient = model.model.embeddings.codes.weight.grad[:32].view(4, 8, -1)
+    assert (gradient[:, 7] != 0).any(), "an output code that no input holds gets a gradient"
+
+
+def test_loss_is_the_mean_cross_entropy_of_supervised_codes(make_model, inputs):
+    model = make_model()
+    labels = torch.randint(0, 8, inputs.shape)
+    labels[0, :3] = -100
+    labels[1, 2, 1] = -100
+    logits = model(inputs, logits_to_keep=0).logits
+    expected = nn.functional.cross_entropy(logits.flatten(0, 2), labels.flatten(), ignore_index=-100)
+    torch.testing.assert_close(model(inputs, labels=labels).loss, expected)
+    count = (labels != -100).sum()
+    torch.testing.assert_close(model(inputs, labels=labels, num_items_in_batch=2 * count).loss, expected / 2)
+
+
+def test_heads_run_on_supervised_positions_only(make_model, inputs):
+    model = make_model()
+    rows = []
+    model.heads.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 2 + [0] * 4])
+    labels = torch.where(mask[..., None].bool(), inputs, -100)
+    labels[0, 0] = -100
+    model(inputs, mask, labels=labels)
+    model(inputs, mask)
+    model(inputs, mask, logits_to_keep=0)
+    assert rows == [11, 3, 12]
+
+
+def test_last_logits_are_those_of_the_last_item(make_model, inputs):
+    model = make_model()
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [0] * 3 + [1] * 3])
+    every = model(inputs, mask, logits_to_keep=0).logits
+    last = model(inputs, mask).logits
+    torch.testing.assert_close(last[:, 0], torch.stack([every[0, 5], every[1, 3], every[2, 5]]))
+    assert (every[1, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("buckets", [2, 3, 9])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_length_buckets_change_nothing_but_the_padding(make_model, inputs, buckets, side):
+    mask = torch.tensor([[1] * 6, [1] * 2 + [0] * 4, [1] * 3 + [0] * 3])
+    mask = mask.flip(1) if side == "left" else mask
+    results = []
+    for length_buckets in (1, buckets):
+        model, cells = make_model(), []
+        model.model.layers[0].register_forward_pre_hook(lambda module, args, cells=cells: cells.append(args[0].shape))
+        labels = torch.where(mask[..., None].bool(), inputs, -100)
+        output = model(inputs, mask, labels=labels, length_buckets=length_buckets)
+        output.loss.backward()
+        states = output.last_hidden_state[mask.bool()]
+        results.append((output.loss, states, [p.grad for p in model.parameters()], sum(b * t for b, t, _ in cells)))
+    (loss, states, gradients, cells), (loss_, states_, gradients_, cells_) = results
+    torch.testing.assert_close(loss, loss_)
+    torch.testing.assert_close(states, states_, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients, gradients_, rtol=1e-4, atol=1e-5)
+    assert cells_ < cells
+
+
+def test_item_vectors_can_be_given_instead_of_codes(make_model, inputs):
+    model = make_model()
+    vectors = model.model.embeddings.item_vectors(inputs)
+    torch.testing.assert_close(model(inputs_embeds=vectors).logits, model(inputs).logits)
+
+
+@pytest.mark.parametrize("attention_norm", ["rms_output", "softmax_abs"])
+def test_save_equals_load(make_model, inputs, tmp_path, attention_norm):
+    model = make_model(attention_norm=attention_norm)
+    model.save_pretrained(tmp_path)
+    for loaded in (
+        FairForGenerativeRecommendation.from_pretrained(tmp_path),
+        AutoModel.from_pretrained(tmp_path),
+    ):
+        assert type(loaded) is FairForGenerativeRecommendation
+        assert torch.equal(loaded(inputs).logits, model(inputs).logits)
+    base = FairModel.from_pretrained(tmp_path)
+    assert torch.equal(base(inputs).last_hidden_state, model(inputs).last_hidden_state)
+
+
+def test_a_partial_checkpoint_keeps_what_it_has_and_starts_the_rest_afresh(make_model, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.0.self_attn.log_lambda2"], weights["heads.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = FairForGenerativeRecommendation.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.model.layers[0].self_attn.lambdas()[1], torch.full((2,), 0.5))
+    assert (loaded.heads.bias == 0).all()
+    kept = dict(model.named_parameters())
+    for name, parameter in loaded.named_parameters():
+        if name in weights:
+            assert torch.equal(parameter, kept[name]), name
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_model, inputs):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model()
+        model.train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(inputs, labels=inputs).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_compiles_to_one_graph(make_model, inputs):
+    model = make_model()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(inputs).logits, model(inputs).logits)
+
+
+@pytest.mark.parametrize(
+    "call, named",
+    [
+        (lambda model: model(torch.zeros(1, 2, 5, dtype=torch.long)), "5 codes"),
+        (lambda model: model(torch.zeros(1, 13, 4, dtype=torch.long)), "13 items"),
+        (lambda model: model(), "exactly one"),
+        (lambda model: model(torch.zeros(1, 2, 4, dtype=torch.long), logits_to_keep=2), "logits_to_keep"),
+    ],
+)
+def test_bad_input_is_named(make_model, call, named):
+    with pytest.raises(ValueError, match=named):
+        call(make_model())

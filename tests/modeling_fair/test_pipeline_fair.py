@@ -1,0 +1,182 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, RecommendationPipeline
+from tokenization_fair import FairTokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(fitted, tmp_path_factory):
+    """A checkpoint folder of a model that was never trained but is far from uniform."""
+    torch.manual_seed(0)
+    model = FairForGenerativeRecommendation(
+        FairConfig(
+            num_codebooks=4,
+            codebook_size=8,
+            hidden_size=32,
+            intermediate_size=48,
+            num_attention_heads=2,
+            max_position_embeddings=12,
+            codebook_fingerprint=fitted.codebook_fingerprint,
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    fitted.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recommender(folder):
+    return pipeline("recommendation", model=str(folder))
+
+
+def test_one_request_gives_named_items(recommender, items):
+    answer = recommender({"history": ["p1", "p2"]}, top_k=3)
+    assert len(answer) == 3
+    assert [set(entry) for entry in answer] == [{"item_id", "score", "title"}] * 3
+    assert answer[0]["title"] == items[int(answer[0]["item_id"][1:])]["title"]
+    scores = [entry["score"] for entry in answer]
+    assert scores == sorted(scores, reverse=True) and max(scores) < 0
+    assert not {"p1", "p2"} & {entry["item_id"] for entry in answer}
+
+
+def test_answers_are_those_of_the_model(recommender, fitted):
+    batch = fitted([["p1", "p2"]], return_tensors="pt")
+    output = recommender.model.recommend(**batch, item_codes=torch.from_numpy(fitted.item_codes), top_k=5)
+    answer = recommender({"history": ["p1", "p2"]}, top_k=5)
+    assert [entry["item_id"] for entry in answer] == fitted.convert_ids_to_tokens(output.item_ids[0].tolist())
+    assert [entry["score"] for entry in answer] == output.scores[0].tolist()
+
+
+def test_many_requests_answer_as_each_alone(recommender):
+    requests = [{"history": [f"p{i}" for i in range(n)]} for n in (1, 7, 0, 3)]
+    together = recommender(requests, top_k=4, batch_size=3)
+    alone = [recommender(request, top_k=4) for request in requests]
+    for of_batch, single in zip(together, alone, strict=True):
+        assert [entry["item_id"] for entry in of_batch] == [entry["item_id"] for entry in single]
+        np.testing.assert_allclose(
+            [entry["score"] for entry in of_batch], [entry["score"] for entry in single], rtol=1e-5
+        )
+    assert recommender([], top_k=4) == []
+    assert len(recommender(iter(requests))) == 4
+
+
+def test_filters_of_call_and_request(recommender):
+    allow = ["p3", "p4", "p5"]
+    history = {"history": ["p3"]}
+    ids = lambda answer: {entry["item_id"] for entry in answer}  # noqa: E731
+    assert ids(recommender(history, allow=allow)) == {"p4", "p5"}
+    assert ids(recommender(history, allow=allow, remove_seen=False)) == {"p3", "p4", "p5"}
+    assert ids(recommender(history, allow=allow, exclude=["p4"])) == {"p5"}
+    answers = recommender([{**history, "allow": ["p9"]}, history, {**history, "top_k": 1}], exclude=["p0"])
+    assert ids(answers[0]) == {"p9"}
+    assert len(answers[1]) == 10 and len(answers[2]) == 1
+    assert "p0" not in ids(recommender(history, top_k=40, exclude=["p0"]))
+
+
+def test_seen_items_of_a_long_history_are_removed_beyond_what_the_model_reads(recommender):
+    history = [f"p{i}" for i in range(30)]
+    answer = recommender({"history": history}, top_k=40)
+    assert len(answer) == 10 and not set(history) & {entry["item_id"] for entry in answer}
+
+
+def test_an_empty_history_gets_the_most_popular_items(recommender):
+    with pytest.warns(UserWarning, match="'unknown'"):
+        answers = recommender([{"history": []}, {"history": ["unknown"]}], top_k=3, exclude=["p39"])
+    for answer in answers:
+        assert [entry["item_id"] for entry in answer] == ["p38", "p37", "p36"]
+        assert answer[0]["score"] == pytest.approx(np.log(38.5 / (sum(range(40)) + 20)))
+
+
+def test_model_recommend_takes_the_tokenizers_output_as_it_is(recommender, fitted):
+    empty = recommender.model.recommend(**fitted([[]], return_tensors="pt"), item_codes=fitted.item_codes, top_k=2)
+    assert empty.item_ids.tolist() == [[0, 1]]
+    history = [[f"p{i}" for i in range(30)]]
+    batch = {**fitted(history, return_tensors="pt"), "item_ids": fitted.rows_of(history)}
+    output = recommender.model.recommend(**batch, item_codes=fitted.item_codes, top_k=20)
+    assert set(output.item_ids[0].tolist()) == {-1, *range(30, 40)}
+    with pytest.raises(ValueError, match="code 9"):
+        recommender.model.recommend(**fitted([["p1"]], return_tensors="pt"), item_codes=np.full((40, 4), 9))
+
+
+def test_unknown_ids_are_skipped_with_a_warning(recommender):
+    with pytest.warns(UserWarning, match="'gone'"):
+        answer = recommender({"history": ["p1", "gone"]}, top_k=3)
+    assert answer == recommender({"history": ["p1"]}, top_k=3)
+
+
+@pytest.mark.parametrize(
+    "request_, options, named",
+    [
+        ("p1", {}, "A request is"),
+        (["p1"], {}, "A request is"),
+        ({"items": ["p1"]}, {}, "A request is"),
+        ({"history": "p1"}, {}, "list of item ids"),
+        ({"history": [1]}, {}, "strings"),
+        ({"history": ["p1"], "topk": 3}, {}, "'topk'"),
+        ({"history": ["p1"]}, {"exclude": ["nope"]}, "exclude.*'nope'"),
+        ({"history": ["p1"], "allow": ["nope"]}, {}, "allow.*'nope'"),
+        ({"history": ["p1"]}, {"top_k": 0}, "top_k"),
+    ],
+)
+def test_bad_requests_are_named(recommender, request_, options, named):
+    with pytest.raises(ValueError, match=named):
+        recommender(request_, **options)
+
+
+def test_a_tokenizer_of_another_fit_is_refused(recommender, items, embeddings):
+    other = FairTokenizer.fit(items, embeddings=embeddings[::-1].copy() * 2 + 1, num_codebooks=4, codebook_size=8)
+    with pytest.raises(ValueError, match="one checkpoint folder"):
+        RecommendationPipeline(model=recommender.model, tokenizer=other)
+
+
+def test_new_items_are_served_at_once(folder, embeddings):
+    recommender = pipeline("recommendation", model=str(folder))
+    recommender.tokenizer.add_items([{"item_id": "new", "title": "fresh"}], embeddings[7:8])
+    (entry,) = recommender({"history": ["p1", "new"]}, allow=["new"], remove_seen=False)
+    assert entry["title"] == "fresh"
+
+
+def test_the_folder_loads_without_this_package(folder, tmp_path):
+    """In a fresh process that cannot import this project: remote code alone, no faiss, no sentence-transformers."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(folder, copy)
+    program = f"""
+import sys, json
+class Absent:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("modeling_fair", "tokenization_fair", "data_fair", "faiss", "sentence_transformers"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+from transformers import AutoConfig, AutoModel, AutoTokenizer, pipeline
+recommender = pipeline("recommendation", model={str(copy)!r}, trust_remote_code=True)
+print(json.dumps(recommender({{"history": ["p1", "p2"]}}, top_k=3)))
+model = AutoModel.from_pretrained({str(copy)!r}, trust_remote_code=True)
+model.save_pretrained({str(tmp_path / "again")!r})
+AutoTokenizer.from_pretrained({str(copy)!r}, trust_remote_code=True).save_pretrained({str(tmp_path / "again")!r})
+again = pipeline("recommendation", model={str(tmp_path / "again")!r}, trust_remote_code=True)
+assert again({{"history": ["p1", "p2"]}}, top_k=3) == recommender({{"history": ["p1", "p2"]}}, top_k=3)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    expected = pipeline("recommendation", model=str(folder))({"history": ["p1", "p2"]}, top_k=3)
+    answer = json.loads(run.stdout.strip().splitlines()[-1])
+    assert [entry["item_id"] for entry in answer] == [entry["item_id"] for entry in expected]

@@ -1,0 +1,299 @@
+"""Trainer invariants. Where MTP alone counts, batches and processes change nothing; with NRT and MIM on, processes
+still do not. Noise hangs on seed, step and example, so a resumed run is the uninterrupted one bit for bit."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from torch import nn
+
+from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments
+from modeling_fair.metrics_fair import evaluate_ranks, rank_targets
+from tokenization_fair.preprocessing_fair import prepare_datasets
+
+SEQUENCES = 16
+
+
+@pytest.fixture(scope="module")
+def prepared(fitted) -> DatasetDict:
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(3, 11, SEQUENCES)
+    sequences = [[f"p{i}" for i in generator.choice(40, length, replace=False)] for length in lengths]
+    users = [str(i) for i in range(SEQUENCES)]
+    splits = DatasetDict(
+        train=Dataset.from_dict({"user_id": users, "item_ids": [s[:-1] for s in sequences]}),
+        validation=Dataset.from_dict(
+            {"user_id": users, "history": [s[:-1] for s in sequences], "target": [s[-1] for s in sequences]}
+        ),
+    )
+    return prepare_datasets(splits, fitted)
+
+
+@pytest.fixture
+def make_trainer(make_model, fitted, prepared, tmp_path):
+    def make(output: str = "run", model_fields: dict | None = None, **options) -> FairTrainer:
+        defaults = {
+            "output_dir": str(tmp_path / output),
+            "use_cpu": True,
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+            "logging_steps": 1,
+            "learning_rate": 1e-2,
+            "disable_tqdm": True,
+        }
+        return FairTrainer(
+            model=make_model(**(model_fields or {})),
+            args=FairTrainingArguments(**{**defaults, **options}),
+            processing_class=fitted,
+            train_dataset=prepared["train"],
+            eval_dataset=prepared["validation"],
+        )
+
+    return make
+
+
+def weights(trainer: FairTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_same(one: dict, other: dict, **tolerance) -> None:
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+def test_batch_of_8_equals_8_of_1(make_trainer):
+    """With micro-batches of very different numbers of targets."""
+    results = []
+    for micro, steps in ((8, 1), (2, 4), (1, 8)):
+        trainer = make_trainer(
+            f"micro{micro}",
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=steps,
+            nrt_weight=0.0,
+            mim_weight=0.0,
+        )
+        trainer.train()
+        results.append((weights(trainer), [log["loss"] for log in trainer.state.log_history if "loss" in log]))
+    for state, losses in results[1:]:
+        assert_same(results[0][0], state, rtol=1e-4, atol=1e-5)
+        assert losses == pytest.approx(results[0][1], rel=1e-3)
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_resumed_equals_uninterrupted_bit_for_bit(make_trainer, stop, tmp_path):
+    """At the end of an epoch (2 steps) and within one, with noise and dropout on."""
+    options = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "max_steps": 5}
+    dropout = {"hidden_dropout": 0.2, "embedding_dropout": 0.1}
+    whole = make_trainer("whole", dropout, **options)
+    whole.train()
+    resumed = make_trainer("whole", dropout, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{stop}"))
+    assert_same(weights(whole), weights(resumed), rtol=0, atol=0)
+
+
+def test_every_part_is_logged_and_adds_up(make_trainer):
+    trainer = make_trainer(nrt_weight=0.7, mim_weight=0.3, max_steps=2)
+    trainer.train()
+    for log in trainer.state.log_history[:2]:
+        parts = log["mtp_loss"] + 0.7 * log["nrt_loss"] + 0.3 * log["mim_loss"]
+        assert log["loss"] == pytest.approx(parts, rel=1e-5)
+        assert min(log["mtp_loss"], log["nrt_loss"], log["mim_loss"]) > 0
+
+
+def test_parts_that_are_off_are_not_computed(make_trainer):
+    trainer = make_trainer(nrt_weight=0.0, mim_weight=0.0, max_steps=1)
+    batches = []
+    trainer.model.model.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["loss"] == pytest.approx(log["mtp_loss"]) and "nrt_loss" not in log and "mim_loss" not in log
+    assert batches == [8]
+
+
+def test_loss_against_plain_torch(make_trainer, prepared, fitted):
+    """The whole objective of one batch, written out from its definition."""
+    trainer = make_trainer(nrt_weight=1.0, mim_weight=0.5, nrt_margin=2.0)
+    trainer.create_optimizer_and_scheduler(1)
+    model, args = trainer.model, trainer.args
+    batch = FairDataCollator(fitted)([prepared["train"][i] for i in range(6)])
+    seen = []
+    handle = model.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    trainer._sequences_in_batch = 6.0
+    loss = trainer.compute_loss(model, dict(batch))
+    handle.remove()
+    noisy = seen[0][6:]
+    assert ((noisy != batch["input_ids"]) & batch["attention_mask"].bool()[..., None]).any()
+
+    mask = batch["attention_mask"].bool()
+    logits = model(batch["input_ids"], batch["attention_mask"], logits_to_keep=0).logits
+    mtp = nn.functional.cross_entropy(logits[mask].flatten(0, 1), batch["labels"][mask].flatten())
+    clean = model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    dirty = model(noisy, batch["attention_mask"]).last_hidden_state
+    unit = nn.functional.normalize
+    lengths = mask.sum(1)
+    last = [unit(clean[i, lengths[i] - 1], dim=0) for i in range(6)]
+    triplets, contrasts = [], []
+    targets = [model.model.embeddings.item_vectors(batch["labels"][i, lengths[i] - 1]) for i in range(6)]
+    for i in range(6):
+        for t in range(lengths[i]):
+            anchor = unit(clean[i, t], dim=0)
+            away = min((anchor - last[j]).norm() for j in range(6) if j != i)
+            triplets.append(((anchor - unit(dirty[i, t], dim=0)).norm() - away + 2.0).clamp(min=0))
+        pooled = clean[i, : lengths[i]].mean(0)
+        cosines = torch.stack([torch.cosine_similarity(pooled, target, dim=0) for target in targets])
+        same = [
+            j
+            for j in range(6)
+            if j != i and torch.equal(batch["labels"][j, lengths[j] - 1], batch["labels"][i, lengths[i] - 1])
+        ]
+        kept = [j for j in range(6) if j not in same]
+        contrasts.append(-(cosines[kept] / args.mim_temperature).log_softmax(0)[kept.index(i)])
+    expected = mtp + torch.stack(triplets).mean() + 0.5 * torch.stack(contrasts).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_lambdas_norms_and_biases_are_not_decayed(make_trainer):
+    trainer = make_trainer()
+    decayed = trainer.get_decay_parameter_names(trainer.model)
+    assert not [name for name in decayed if "lambda" in name or "norm" in name or "bias" in name]
+    assert "heads.weight" in decayed and "model.embeddings.codes.weight" in decayed
+
+
+def test_evaluation_is_full_ranking_by_item(make_trainer, prepared, fitted):
+    """Against scores of all items by the definition, one user at a time; batch and chunk sizes change nothing."""
+    trainer = make_trainer(per_device_eval_batch_size=5, eval_chunk_items=7)
+    metrics = trainer.evaluate()
+    examples = list(prepared["validation"])
+    codes = torch.from_numpy(fitted.item_codes).long()
+    scores = []
+    for example in examples:
+        logits = trainer.model(codes[example["item_ids"]][None]).logits[0, 0].log_softmax(-1)
+        scores.append(logits[torch.arange(4), codes].mean(-1))
+    scores = torch.stack(scores)
+    targets = torch.tensor([example["target_id"] for example in examples])
+    seen = nn.utils.rnn.pad_sequence(
+        [torch.tensor(example["seen_ids"]) for example in examples], batch_first=True, padding_value=-1
+    )
+    ranked = rank_targets([(0, scores)], scores[torch.arange(SEQUENCES), targets], targets, seen)
+    for name, value in evaluate_ranks({key: rank.numpy() for key, rank in ranked.items()}, 40).items():
+        assert metrics[f"eval_{name}"] == pytest.approx(value, abs=1e-6), name
+    assert metrics["eval_recall@10_seen_removed"] > metrics["eval_recall@10"] - 1e-9
+
+
+def test_best_model_is_kept_and_patience_stops(make_trainer, tmp_path):
+    trainer = make_trainer(
+        max_steps=-1,
+        num_train_epochs=30,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        early_stopping_patience=2,
+        learning_rate=3e-2,
+    )
+    trainer.train()
+    history = [log["eval_ndcg@10"] for log in trainer.state.log_history if "eval_ndcg@10" in log]
+    assert len(history) < 30
+    assert trainer.state.best_metric == max(history)
+    assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(history), abs=1e-6)
+
+
+def test_a_checkpoint_is_whole(make_trainer, tmp_path):
+    from transformers import pipeline
+
+    trainer = make_trainer(save_strategy="steps", save_steps=2, max_steps=2)
+    trainer.train()
+    recommender = pipeline("recommendation", model=str(tmp_path / "run" / "checkpoint-2"))
+    assert len(recommender({"history": ["p1"]}, top_k=3)) == 3
+    assert recommender.model.config.codebook_fingerprint == trainer.processing_class.codebook_fingerprint
+
+
+@pytest.mark.parametrize(
+    "fields, named",
+    [
+        ({"nrt_weight": -1.0}, "nrt_weight"),
+        ({"mask_probability": 0.7, "replace_probability": 0.4}, "more than 1"),
+        ({"mim_temperature": 0.0}, "mim_temperature"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, fields, named):
+    with pytest.raises(ValueError, match=named):
+        FairTrainingArguments(output_dir=str(tmp_path), **fields)
+
+
+@pytest.mark.parametrize(
+    "fields, named", [({"codebook_size": 16}, "codes of 16"), ({"codebook_fingerprint": "other"}, "fit other")]
+)
+def test_a_model_of_another_tokenizer_is_refused(make_trainer, fields, named):
+    with pytest.raises(ValueError, match=named):
+        make_trainer(model_fields=fields)
+
+
+PROGRAM = """
+import json, sys, torch
+from datasets import load_from_disk
+from modeling_fair import FairForGenerativeRecommendation, FairTokenizer, FairTrainer, FairTrainingArguments
+folder, batch, alpha, beta = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+args = FairTrainingArguments(
+    output_dir=f"{folder}/run{batch}", use_cpu=True, max_steps=4, per_device_train_batch_size=batch,
+    per_device_eval_batch_size=5, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
+    logging_steps=1, learning_rate=1e-2, disable_tqdm=True, nrt_weight=alpha, mim_weight=beta,
+)
+assert args.world_size == 8 // batch, args.world_size
+data = load_from_disk(f"{folder}/data")
+trainer = FairTrainer(
+    model=FairForGenerativeRecommendation.from_pretrained(f"{folder}/model"), args=args,
+    processing_class=FairTokenizer.from_pretrained(f"{folder}/model"),
+    train_dataset=data["train"], eval_dataset=data["validation"],
+)
+trainer.train()
+metrics = trainer.evaluate()
+if trainer.is_world_process_zero():
+    torch.save(trainer.model.state_dict(), f"{folder}/weights{batch}.pt")
+    json.dump([trainer.state.log_history, metrics], open(f"{folder}/log{batch}.json", "w"))
+"""
+
+
+@pytest.mark.parametrize("alpha, beta", [(0.0, 0.0), (1.0, 0.5)])
+def test_two_processes_equal_one(make_model, fitted, prepared, tmp_path, alpha, beta):
+    """Losses, logged parts, weights after 4 steps and metrics; NRT's and MIM's negatives are gathered."""
+    make_model().save_pretrained(tmp_path / "model")
+    fitted.save_pretrained(tmp_path / "model")
+    prepared.save_to_disk(tmp_path / "data")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    arguments = [str(alpha), str(beta)]
+    launchers = {
+        8: [sys.executable, str(program)],
+        4: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)],
+    }
+    results = {}
+    for batch, launcher in launchers.items():
+        run = subprocess.run(
+            [*launcher, str(tmp_path), str(batch), *arguments], capture_output=True, text=True, env=environment
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        results[batch] = (
+            torch.load(tmp_path / f"weights{batch}.pt", weights_only=True),
+            *json.loads((tmp_path / f"log{batch}.json").read_text()),
+        )
+    (one, logs_one, metrics_one), (two, logs_two, metrics_two) = results[8], results[4]
+    assert_same(one, two, rtol=1e-3, atol=1e-5)
+    for name in ("loss", "mtp_loss", "nrt_loss", "mim_loss"):
+        values = [[log[name] for log in logs if name in log] for logs in (logs_one, logs_two)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
+        assert len(values[0]) == (0 if name[:3] in ("nrt", "mim") and not alpha else 4)
+    for name, value in metrics_one.items():
+        if "@" in name or "mrr" in name:
+            assert metrics_two[name] == pytest.approx(value, abs=1e-6), name
+            assert math.isfinite(value)
