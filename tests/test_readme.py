@@ -1,0 +1,93 @@
+"""Every snippet of the README runs as shown: Python blocks in order, in one process, after the demo; shell blocks with
+settings that keep them short. `make` targets are run by CI."""
+
+import csv
+import gzip
+import os
+import re
+import shlex
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+SHORT = "--max_steps 2 --eval_strategy no --save_strategy no --load_best_model_at_end false --use_cpu true".split()
+
+
+def run(command: list[str], folder: Path) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working folder as a reader has it: this project's scripts, a log, and the demo's run (shortened)."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("run_training.py", "configs", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+    with open(folder / "log.csv", "w", newline="") as log, open(folder / "items.csv", "w", newline="") as items:
+        csv.writer(log).writerows(
+            [["user_id", "item_id", "timestamp"]]
+            + [[f"u{user}", f"i{(user * 7 + n * 3) % 50}", n] for user in range(30) for n in range(6)]
+        )
+        csv.writer(items).writerows([["item_id", "title"], *([f"i{n}", f"thing {n} kind {n % 5}"] for n in range(50))])
+    run([sys.executable, "examples/demo.py", *SHORT], folder)
+    return folder
+
+
+def test_the_demo_leaves_a_checkpoint(folder):
+    assert (folder / "runs/demo/model.safetensors").exists()
+
+
+def test_python_blocks(folder):
+    blocks = [text for kind, text in BLOCKS if kind == "python"]
+    assert len(blocks) >= 5
+    (folder / "readme.py").write_text("\n".join(blocks))
+    run([sys.executable, "readme.py"], folder)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if not line.startswith("make ")])
+def test_shell_blocks(folder, command):
+    run([*shlex.split(command), *SHORT], folder)
+
+
+def test_the_long_block_on_a_slice(folder, real_data):
+    """The README's run on Beauty, two steps of it, on its first 300 items."""
+    beauty = real_data / "beauty"
+    users = []
+    for line in (beauty / "sequences.txt").read_text().splitlines():
+        user, *items = line.split()
+        kept = [item for item in items if int(item) <= 300]
+        users += [" ".join([user, *kept])] if len(kept) > 3 else []
+    (folder / "sequences.txt").write_text("\n".join(users[:50]) + "\n")
+    with gzip.open(beauty / "items.jsonl.gz", "rt") as source, gzip.open(folder / "items.jsonl.gz", "wt") as part:
+        part.writelines(islice(source, 300))
+    np.save(folder / "minilm_l6.npy", np.load(beauty / "minilm_l6.float16.npy")[:300])
+    (command,) = [text for kind, text in BLOCKS if kind == "sh"]
+    run([*shlex.split(command.replace("\\\n", " ")), *SHORT], folder)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
+    assert targets and all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_files_that_are_named_exist():
+    text = (ROOT / "README.md").read_text()
+    folders = "benchmarks|configs|data_fair|examples|modeling_fair|tests|tokenization_fair"
+    names = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./]*", text))
+    assert names
+    for name in names:
+        assert (ROOT / name).exists(), name
