@@ -16,19 +16,8 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_fair import FairConfig
-
-
-class FairRMSNorm(nn.Module):
-    """Root-mean-square normalisation with a learned scale, in float32 whatever the precision around it."""
-
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        normed = nn.functional.rms_norm(hidden_states.float(), self.weight.shape, self.weight.float(), self.eps)
-        return normed.to(hidden_states.dtype)
+from .norm_fair import FairRMSNorm
+from .packing_fair import Packing
 
 
 def normalise_map(difference: torch.Tensor, visible: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
@@ -125,27 +114,61 @@ class FairAttention(nn.Module):
         return self.log_lambda1.exp(), self.log_lambda2.exp()
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, attn_implementation: str, **kwargs
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        attn_implementation: str,
+        packing: Packing | None = None,
+        **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        batch, items, _ = hidden_states.shape
-        query = self.q_proj(hidden_states).view(batch, items, -1, self.head_dim).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(batch, items, -1, self.head_dim).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(batch, items, -1, self.head_dim).transpose(1, 2)
-        dropout = self.config.attention_dropout if self.training else 0.0
+        """States (batch, items, hidden_size), or (packed, hidden_size) with a packing -> output of the same shape, and
+        the maps where the eager form made them of an unpacked batch."""
+        projected = (self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states))
         attention_map = branches = None
-        if attn_implementation == "eager":
-            output, attention_map, branches = eager_attention_forward(
-                self, query, key, value, attention_mask, self.scaling, dropout
-            )
+        if packing is None:
+            output, attention_map, branches = self._attend(*projected, attention_mask, attn_implementation, **kwargs)
         else:
-            attention = ALL_ATTENTION_FUNCTIONS.get_interface(attn_implementation, eager_attention_forward)
-            value = value.repeat(1, self.num_branches, 1, 1)
-            output, _ = attention(
-                self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-            )
-            if self.num_branches == 2:
-                lambda1, lambda2 = (weight[:, None].to(output.dtype) for weight in self.lambdas())
-                output = lambda1 * output[:, :, : self.num_heads] - lambda2 * output[:, :, self.num_heads :]
+            output = self._attend_packed(packing, projected, attn_implementation, **kwargs)
         if self.num_branches == 2 and self.attention_norm == "rms_output":
             output = self.head_norm(output)
-        return self.o_proj(output.reshape(batch, items, -1)), attention_map, branches
+        return self.o_proj(output.flatten(-2)), attention_map, branches
+
+    @torch.compiler.disable  # groups differ from batch to batch: compiled, each would be a graph of its own
+    def _attend_packed(
+        self, packing: Packing, projected: tuple[torch.Tensor, ...], attn_implementation: str, **kwargs
+    ) -> torch.Tensor:
+        if projected[0].device.type == "cpu":  # faster at these lengths: the fused kernel's backward took 2 to 10 times
+            attn_implementation = "eager"
+
+        def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            mask = None
+            if attn_implementation == "eager":
+                items = query.shape[1]
+                hidden = torch.full((items, items), torch.finfo(query.dtype).min, device=query.device)
+                mask = hidden.triu(1).to(query.dtype)[None, None]
+            return self._attend(query, key, value, mask, attn_implementation, **kwargs)[0]
+
+        return packing.in_groups(attend, *projected)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        attn_implementation: str,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Projections (batch, items, width) -> outputs (batch, items, heads, head_dim), and maps of the eager form."""
+        batch, items, _ = query.shape
+        query, key, value = (x.view(batch, items, -1, self.head_dim).transpose(1, 2) for x in (query, key, value))
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if attn_implementation == "eager":
+            return eager_attention_forward(self, query, key, value, attention_mask, self.scaling, dropout)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(attn_implementation, eager_attention_forward)
+        value = value.repeat(1, self.num_branches, 1, 1)
+        output, _ = attention(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        if self.num_branches == 2:
+            lambda1, lambda2 = (weight[:, None].to(output.dtype) for weight in self.lambdas())
+            output = lambda1 * output[:, :, : self.num_heads] - lambda2 * output[:, :, self.num_heads :]
+        return output, None, None

@@ -1,29 +1,11 @@
-"""The three objectives of FAIR: loss = MTP + alpha NRT + beta MIM (arXiv 2512.11254).
+"""Two of the objectives of FAIR, loss = MTP + alpha NRT + beta MIM (arXiv 2512.11254); MTP is in heads_fair.py.
 
 Each function returns a SUM over what it is given, so that sums over micro-batches and processes, divided once by the
 whole batch's count, are exact under gradient accumulation and data parallelism.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
-
-
-def multi_token_prediction_loss(logits: Iterable[torch.Tensor], codes: torch.Tensor) -> torch.Tensor:
-    """MTP: cross-entropy of every code of the next item, all predicted at once.
-
-    Args:
-        logits: for each codebook in turn (targets, codebook_size); made one at a time where memory counts.
-        codes: the next item's codes, (targets, num_codebooks); -100 is ignored.
-
-    Returns:
-        The sum over targets and codebooks, a float32 scalar.
-    """
-    loss = torch.zeros((), device=codes.device)
-    for of_codebook, labels in zip(logits, codes.unbind(dim=1), strict=True):
-        loss = loss + nn.functional.cross_entropy(of_codebook.float(), labels, ignore_index=-100, reduction="sum")
-    return loss
 
 
 def noise_robustness_loss(

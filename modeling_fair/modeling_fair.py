@@ -2,7 +2,6 @@
 retraining and change no weight's shape."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,12 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention_fair import FairAttention, FairRMSNorm
+from .attention_fair import FairAttention
 from .configuration_fair import FairConfig
 from .decoding_fair import RecommendOutput, last_item_states, recommend_items
-from .losses_fair import multi_token_prediction_loss
+from .heads_fair import FairPredictionHeads
+from .norm_fair import FairRMSNorm
+from .packing_fair import Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
 
 
@@ -28,7 +29,9 @@ class FairModelOutput(ModelOutput):
     """Output of [`FairModel`].
 
     Args:
-        last_hidden_state: states, (batch, items, hidden_size); those of padding mean nothing.
+        last_hidden_state: states, (batch, items, hidden_size); those of padding mean nothing. Packed, (packed,
+            hidden_size).
+        packing: on `packed=True`, where each history's items stand among the packed states.
         hidden_states: on `output_hidden_states=True`, the item vectors and the states after each layer.
         attentions: on `output_attentions=True`, for each layer the map that multiplied V, (batch, heads, items,
             items): the normalised difference for focused attention, which may hold negative weights.
@@ -37,6 +40,7 @@ class FairModelOutput(ModelOutput):
     """
 
     last_hidden_state: torch.Tensor | None = None
+    packing: Packing | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     branch_attentions: tuple[torch.Tensor, ...] | None = None
@@ -49,12 +53,13 @@ class FairRecommendationOutput(ModelOutput):
     Args:
         loss: MTP, where labels were given.
         logits: of the next item's codes, (batch, positions, num_codebooks, codebook_size).
-        last_hidden_state, hidden_states, attentions, branch_attentions: as in [`FairModelOutput`].
+        last_hidden_state, packing, hidden_states, attentions, branch_attentions: as in [`FairModelOutput`].
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+    packing: Packing | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     branch_attentions: tuple[torch.Tensor, ...] | None = None
@@ -116,39 +121,6 @@ class FairDecoderLayer(GradientCheckpointingLayer):
         attention_output = self.self_attn(self.input_norm(hidden_states), attention_mask, **kwargs)[0]
         hidden_states = hidden_states + self.dropout(attention_output)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
-
-
-class FairPredictionHeads(nn.Module):
-    """One head a codebook: a residual SiLU block, zero at the start so that every head begins as the identity, then
-    the cosine with the embeddings of that codebook's codes, divided by the temperature."""
-
-    def __init__(self, config: FairConfig):
-        super().__init__()
-        self.temperature = config.cosine_temperature
-        self.weight = nn.Parameter(torch.zeros(config.num_codebooks, config.hidden_size, config.hidden_size))
-        self.bias = nn.Parameter(torch.zeros(config.num_codebooks, config.hidden_size))
-
-    def forward(
-        self, states: torch.Tensor, codebooks: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """
-        Args:
-            states: (targets, hidden_size).
-            codebooks: code embeddings, (num_codebooks, codebook_size, hidden_size): the inputs' own (tied).
-            labels: codes of the targets, (targets, num_codebooks), for the summed MTP loss instead of logits.
-
-        Returns:
-            Logits (targets, num_codebooks, codebook_size), or the loss.
-        """
-        logits = self._logits(states, codebooks)
-        return torch.stack(list(logits), dim=1) if labels is None else multi_token_prediction_loss(logits, labels)
-
-    def _logits(self, states: torch.Tensor, codebooks: torch.Tensor) -> Iterator[torch.Tensor]:
-        # Unbound once: a slice for each codebook would each send back a gradient of the whole table.
-        for weight, bias, codes in zip(self.weight.unbind(), self.bias.unbind(), codebooks.unbind(), strict=True):
-            of_head = states + nn.functional.silu(nn.functional.linear(states, weight, bias))
-            cosines = nn.functional.normalize(of_head, dim=-1) @ nn.functional.normalize(codes, dim=-1).T
-            yield cosines / self.temperature
 
 
 class FairPreTrainedModel(PreTrainedModel):
@@ -216,7 +188,7 @@ class FairModel(FairPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        length_buckets: int = 1,
+        packed: bool = False,
         **kwargs,
     ) -> FairModelOutput:
         """
@@ -225,8 +197,8 @@ class FairModel(FairPreTrainedModel):
             attention_mask: 1 for items, 0 for padding on either side, (batch, items); all ones by default. Positions
                 are counted from it, so padding changes nothing.
             inputs_embeds: item vectors instead of `input_ids`, (batch, items, hidden_size).
-            length_buckets: parts of similar length that the batch is run in, which spares padding and changes nothing
-                else. Default 1, and always 1 where hidden states or maps are asked for.
+            packed: whether to leave padding out, which changes no item's state: see [`~packing_fair.Packing`]. Packed
+                states come without hidden states and maps.
 
         Raises:
             ValueError: for both or none of `input_ids` and `inputs_embeds`, for items with another number of codes
@@ -243,37 +215,30 @@ class FairModel(FairPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones((batch, length), dtype=torch.long, device=items.device)
-        wanted = ("hidden_states", "attentions", "branch_attentions")
-        if any(kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False)) for name in wanted):
-            length_buckets = 1
-        if length_buckets == 1:
-            return FairModelOutput(last_hidden_state=self._decode(items, attention_mask, kwargs))
-        order = attention_mask.sum(dim=1).argsort(stable=True)
-        states = []
-        for rows in order.tensor_split(min(length_buckets, batch)):
-            used = attention_mask[rows].any(dim=0).nonzero()
-            start, end = (int(used.min()), int(used.max()) + 1) if len(used) else (0, 1)
-            of_bucket = self._decode(items[rows, start:end], attention_mask[rows, start:end], kwargs)
-            states.append(nn.functional.pad(of_bucket, (0, 0, start, length - end)))
-        return FairModelOutput(last_hidden_state=torch.cat(states)[order.argsort()])
-
-    def _decode(self, items: torch.Tensor, attention_mask: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
-        """Codes (integers) or vectors of items -> states."""
-        vectors = items if items.is_floating_point() else self.embeddings.item_vectors(items)
-        position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        maps_wanted = self._wants(kwargs, "attentions", "branch_attentions")
+        if packed and (maps_wanted or self._wants(kwargs, "hidden_states")):
+            raise ValueError("Packed histories give no hidden states and no maps: call the model without packed=True.")
+        packing = Packing(attention_mask) if packed else None
+        items = items if packing is None else packing.pack(items)
+        vectors = items if input_ids is None else self.embeddings.item_vectors(items)
+        config, causal_mask = self.config, None
+        if packing is not None:
+            position_ids = packing.positions()
+        else:
+            position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            if maps_wanted:
+                config = copy.copy(config)  # only the eager form has maps to return
+                config._attn_implementation_internal = "eager"
+            causal_mask = create_causal_mask(config, vectors, attention_mask, past_key_values=None)
         hidden_states = self.dropout(vectors + self.embeddings.positions(position_ids))
-
-        config = self.config
-        if any(
-            kwargs.get(f"output_{name}", getattr(config, f"output_{name}", False))
-            for name in ("attentions", "branch_attentions")
-        ):
-            config = copy.copy(config)  # only the eager form has maps to return
-            config._attn_implementation_internal = "eager"
-        causal_mask = create_causal_mask(config, hidden_states, attention_mask, past_key_values=None)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, causal_mask, attn_implementation=config._attn_implementation)
-        return self.norm(hidden_states)
+            hidden_states = layer(
+                hidden_states, causal_mask, attn_implementation=config._attn_implementation, packing=packing
+            )
+        return FairModelOutput(last_hidden_state=self.norm(hidden_states), packing=packing)
+
+    def _wants(self, kwargs: dict[str, Any], *names: str) -> bool:
+        return any(kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False)) for name in names)
 
 
 class FairForGenerativeRecommendation(FairPreTrainedModel):
@@ -317,28 +282,35 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         if logits_to_keep not in (None, 0, 1):
             raise ValueError(f"logits_to_keep is {logits_to_keep}: give 1 (the last item) or 0 (every item).")
         outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
-        states = outputs.last_hidden_state
+        states, packing = outputs.last_hidden_state, outputs.packing
+
+        def states_at(places: torch.Tensor) -> torch.Tensor:
+            return states[places] if packing is None else states[packing.packed_cells[places.flatten()]]
+
         loss = logits = None
         if labels is not None:
             supervised = (labels != -100).any(dim=-1)
             targets = labels[supervised]
             if num_items_in_batch is None:
                 num_items_in_batch = (targets != -100).sum().clamp(min=1)
-            loss = self.heads(states[supervised], self.model.embeddings.codebooks(), targets) / num_items_in_batch
+            summed = self.heads(states_at(supervised), self.model.embeddings.codebooks(), targets)
+            loss = summed / num_items_in_batch
         if logits_to_keep == 1 or (logits_to_keep is None and labels is None):
-            logits = self.code_logits(last_item_states(states, attention_mask))[:, None]
+            last = last_item_states(states, attention_mask) if packing is None else states[packing.last_cells]
+            logits = self.code_logits(last)[:, None]
+        elif logits_to_keep == 0 and attention_mask is None and packing is None:
+            logits = self.code_logits(states)
         elif logits_to_keep == 0:
-            if attention_mask is None:
-                logits = self.code_logits(states)
-            else:
-                real = attention_mask.bool()
-                of_items = self.code_logits(states[real])
-                logits = of_items.new_zeros(*real.shape, *of_items.shape[1:])
-                logits[real] = of_items
+            shape = states.shape[:2] if packing is None else packing.shape
+            real = states.new_ones(shape, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+            of_items = self.code_logits(states_at(real))
+            logits = of_items.new_zeros(*real.shape, *of_items.shape[1:])
+            logits[real] = of_items
         return FairRecommendationOutput(
             loss=loss,
             logits=logits,
             last_hidden_state=states,
+            packing=packing,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             branch_attentions=outputs.branch_attentions,

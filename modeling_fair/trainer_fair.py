@@ -52,9 +52,6 @@ class FairTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "whether to end with the best checkpoint"})
     metric_for_best_model: str | None = field(default="ndcg@10", metadata={"help": "validation metric, seen kept"})
     greater_is_better: bool | None = field(default=True, metadata={"help": "whether more of that metric is better"})
-    length_buckets: int = field(
-        default=8, metadata={"help": "parts of similar length that a batch is run in, to spare padding"}
-    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every step uses all of FAIR's"})
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "whether a resumed run goes on counting towards early stopping"}
@@ -68,8 +65,6 @@ class FairTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {getattr(self, name)}: give it a value of at least 0.")
         if self.mask_probability + self.replace_probability > 1:
             raise ValueError("mask_probability and replace_probability add up to more than 1: lower one of them.")
-        if self.length_buckets < 1:
-            raise ValueError(f"length_buckets is {self.length_buckets}: give it a value of at least 1.")
         if self.mim_temperature <= 0:
             raise ValueError(f"mim_temperature is {self.mim_temperature}: give it a value above 0.")
         if self.n_gpu > 1:
@@ -204,22 +199,20 @@ class FairTrainer(Trainer):
             inputs["input_ids"] = torch.cat([codes, noisy])
             inputs["attention_mask"] = torch.cat([mask, mask])
             inputs["labels"] = torch.cat([labels, torch.full_like(labels, -100)])
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, length_buckets=self.args.length_buckets)
-        loss, states = outputs.loss, outputs.last_hidden_state
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, packed=True)
+        loss, states, packing = outputs.loss, outputs.last_hidden_state, outputs.packing
         parts = {"mtp_loss": loss}
-        clean = states[:batch]
         if self.args.nrt_weight:
-            supervised = (labels != -100).any(dim=-1)
-            negatives = self._gather_with_gradient(last_item_states(clean, mask))
-            own = self.accelerator.process_index * batch + supervised.nonzero()[:, 0]
-            summed = noise_robustness_loss(
-                clean[supervised], states[batch:][supervised], negatives, own, self.args.nrt_margin
-            )
+            supervised = (labels != -100).any(dim=-1).flatten().nonzero()[:, 0]
+            negatives = self._gather_with_gradient(states[packing.last_cells[:batch]])
+            own = self.accelerator.process_index * batch + supervised // labels.shape[1]
+            clean, noisy = (states[packing.packed_cells[supervised + view]] for view in (0, mask.numel()))
+            summed = noise_robustness_loss(clean, noisy, negatives, own, self.args.nrt_margin)
             parts["nrt_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.nrt_weight * parts["nrt_loss"]
         if self.args.mim_weight:
             target_codes = last_item_states(labels, mask)
-            pooled = (clean * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            pooled = packing.sum_histories(states)[:batch] / mask.sum(dim=1, keepdim=True)
             vectors = self.accelerator.unwrap_model(model).model.embeddings.item_vectors(target_codes)
             all_codes = self.accelerator.gather(target_codes)
             own = self.accelerator.process_index * batch + torch.arange(batch, device=codes.device)
@@ -275,9 +268,7 @@ class FairTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         targets = inputs["target_ids"]
         with self.compute_loss_context_manager():
-            logits = model(
-                inputs["input_ids"], inputs["attention_mask"], length_buckets=self.args.length_buckets
-            ).logits[:, 0]
+            logits = model(inputs["input_ids"], inputs["attention_mask"], packed=True).logits[:, 0]
         item_codes = torch.from_numpy(self.processing_class.item_codes)
         target_codes = item_codes.to(targets.device)[targets]
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())

@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel
 
-from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairModel
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairModel, packing_fair
 
 
 @pytest.fixture
@@ -92,25 +92,38 @@ def test_last_logits_are_those_of_the_last_item(make_model, inputs):
     assert (every[1, 4:] == 0).all()
 
 
-@pytest.mark.parametrize("buckets", [2, 3, 9])
+@pytest.mark.parametrize("most_groups", [None, 1, 2])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_length_buckets_change_nothing_but_the_padding(make_model, inputs, buckets, side):
+@pytest.mark.parametrize("fields", [{}, {"attention_type": "standard"}, {"attention_norm": "softmax_abs"}])
+def test_packing_changes_nothing_but_the_padding(make_model, inputs, most_groups, side, fields, monkeypatch):
+    of_lengths = packing_fair._groups
+    monkeypatch.setattr(packing_fair, "_groups", lambda lengths, most: of_lengths(lengths, most_groups))
     mask = torch.tensor([[1] * 6, [1] * 2 + [0] * 4, [1] * 3 + [0] * 3])
     mask = mask.flip(1) if side == "left" else mask
-    results = []
-    for length_buckets in (1, buckets):
-        model, cells = make_model(), []
-        model.model.layers[0].register_forward_pre_hook(lambda module, args, cells=cells: cells.append(args[0].shape))
+    real, results, cells = mask.bool(), [], []
+    for packed in (False, True):
+        model = make_model(**fields)
+        model.model.norm.register_forward_pre_hook(lambda module, args: cells.append(args[0][..., 0].numel()))
         labels = torch.where(mask[..., None].bool(), inputs, -100)
-        output = model(inputs, mask, labels=labels, length_buckets=length_buckets)
+        output = model(inputs, mask, labels=labels, packed=packed, logits_to_keep=0)
         output.loss.backward()
-        states = output.last_hidden_state[mask.bool()]
-        results.append((output.loss, states, [p.grad for p in model.parameters()], sum(b * t for b, t, _ in cells)))
-    (loss, states, gradients, cells), (loss_, states_, gradients_, cells_) = results
-    torch.testing.assert_close(loss, loss_)
-    torch.testing.assert_close(states, states_, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(gradients, gradients_, rtol=1e-4, atol=1e-5)
-    assert cells_ < cells
+        states = output.last_hidden_state
+        states = states[output.packing.packed_cells[real.flatten()]] if packed else states[real]
+        last = model(inputs, mask, packed=packed).logits
+        results.append((output.loss, states, output.logits, last, [p.grad for p in model.parameters()]))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    assert cells[0] == 18 and cells[2] == {None: 11, 1: 18, 2: 12}[most_groups]
+
+
+def test_packed_histories_without_padding_or_without_items(make_model, inputs):
+    model = make_model()
+    torch.testing.assert_close(model(inputs, packed=True).logits, model(inputs).logits)
+    every = model(inputs, packed=True, logits_to_keep=0).logits
+    torch.testing.assert_close(every, model(inputs, logits_to_keep=0).logits)
+    mask = torch.ones(3, 6, dtype=torch.long)
+    mask[1] = 0
+    some = model(inputs, mask, packed=True).logits
+    torch.testing.assert_close(some[[0, 2]], model(inputs, mask).logits[[0, 2]])
 
 
 def test_item_vectors_can_be_given_instead_of_codes(make_model, inputs):
@@ -174,6 +187,7 @@ def test_compiles_to_one_graph(make_model, inputs):
         (lambda model: model(torch.zeros(1, 13, 4, dtype=torch.long)), "13 items"),
         (lambda model: model(), "exactly one"),
         (lambda model: model(torch.zeros(1, 2, 4, dtype=torch.long), logits_to_keep=2), "logits_to_keep"),
+        (lambda model: model(torch.zeros(1, 2, 4).long(), packed=True, output_attentions=True), "packed"),
     ],
 )
 def test_bad_input_is_named(make_model, call, named):

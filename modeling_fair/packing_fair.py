@@ -1,0 +1,102 @@
+"""Histories of a padded batch, packed without their padding.
+
+Items stand one after the other, histories in order of length, so that all layers but attention run on items alone and
+attention runs on groups of histories of one length, causal and without a mask.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+MOST_GROUPS_ON_ACCELERATORS = 8  # a kernel call a group costs a CPU little, an accelerator much
+
+
+class Packing:
+    """Where the items of a padded batch stand in its packed form.
+
+    Args:
+        attention_mask: 1 for items, 0 for padding anywhere, (batch, items).
+
+    Attributes:
+        cells: for every packed cell the item's place in the flattened batch, (packed,); where histories of different
+            lengths share a group, the cells behind the shorter ones hold padding, marked with batch * items.
+        groups: (histories, length) of each group; their products add up to the number of packed cells.
+        packed_cells: for every place of the flattened batch its packed cell, (batch * items,); 0 for padding.
+        last_cells: packed cell of the last item of each history, (batch,); 0 for an empty one.
+    """
+
+    def __init__(self, attention_mask: torch.Tensor):
+        mask = attention_mask.bool()
+        batch, items = mask.shape
+        device = mask.device
+        lengths = mask.sum(dim=1)
+        order = lengths.argsort(stable=True)
+        in_order = lengths[order].tolist()
+        self.groups = _groups(in_order, None if device.type == "cpu" else MOST_GROUPS_ON_ACCELERATORS)
+        # The k-th item of a history stands in its k-th cell, wherever its padding is.
+        places = torch.arange(batch * items, device=device).view(batch, items)
+        by_rank = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        places = places.gather(1, by_rank)
+        ranks = torch.arange(items, device=device)
+        places = places.masked_fill(ranks >= lengths[:, None], batch * items)[order]
+        parts, first = [], len(order) - sum(histories for histories, _ in self.groups)  # empty histories have no cell
+        for histories, length in self.groups:
+            parts.append(places[first : first + histories, :length].reshape(-1))
+            first += histories
+        self.cells = torch.cat(parts) if parts else places.new_empty(0)
+        self.shape = (batch, items)
+        packed = torch.arange(len(self.cells), device=device)
+        self.packed_cells = places.new_zeros(batch * items + 1).scatter_(0, self.cells, packed)[:-1]
+        last = (mask * (ranks + 1)).argmax(dim=1) + torch.arange(batch, device=device) * items
+        self.last_cells = self.packed_cells[last]
+
+    @property
+    def is_item(self) -> torch.Tensor:
+        """Which packed cells hold items, (packed,)."""
+        return self.cells < self.shape[0] * self.shape[1]
+
+    @property
+    def histories(self) -> torch.Tensor:
+        """For every packed cell the row of its history in the batch, (packed,); `batch` for padding."""
+        return self.cells // self.shape[1]
+
+    def positions(self) -> torch.Tensor:
+        """For every packed cell the number of items before it in its history, (packed,)."""
+        parts = [
+            torch.arange(length, device=self.cells.device).repeat(histories) for histories, length in self.groups
+        ]
+        return torch.cat(parts) if parts else self.cells
+
+    def pack(self, padded: torch.Tensor) -> torch.Tensor:
+        """(batch, items, ...) -> (packed, ...); cells of padding hold any item's values."""
+        return padded.flatten(0, 1)[self.cells.clamp(max=self.shape[0] * self.shape[1] - 1)]
+
+    def sum_histories(self, packed: torch.Tensor) -> torch.Tensor:
+        """(packed, width) -> sums over the items of each history, (batch, width), float32 at the least."""
+        wide = packed.to(torch.promote_types(packed.dtype, torch.float32))
+        sums = wide.new_zeros(self.shape[0] + 1, packed.shape[1])
+        return sums.index_add(0, self.histories, wide)[:-1]
+
+    def in_groups(self, attend: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        """Call `attend(*tensors of the group, (histories, length, width) each)` for each group; the parts of the
+        packed (packed, width) output are what it returns, (histories, length, ...)."""
+        sizes = [histories * length for histories, length in self.groups]
+        outputs = []
+        for shape, *parts in zip(self.groups, *(tensor.split(sizes) for tensor in tensors), strict=True):
+            outputs.append(attend(*(part.view(*shape, -1) for part in parts)).flatten(0, 1))
+        return torch.cat(outputs)
+
+
+def _groups(lengths: list[int], most: int | None) -> list[tuple[int, int]]:
+    """Ascending lengths of histories -> (histories, length of the longest) of each group: one a length, or at the most
+    `most` of about as many histories."""
+    lengths = [length for length in lengths if length]
+    fewest = 1 if most is None else -(-len(lengths) // most)
+    groups: list[tuple[int, int]] = []
+    for length in lengths:
+        if groups and (groups[-1][1] == length or groups[-1][0] < fewest):
+            groups[-1] = (groups[-1][0] + 1, length)
+        else:
+            groups.append((1, length))
+    return groups
