@@ -137,7 +137,9 @@ class FairAttention(nn.Module):
     def _attend_packed(
         self, packing: Packing, projected: tuple[torch.Tensor, ...], attn_implementation: str, **kwargs
     ) -> torch.Tensor:
-        if projected[0].device.type == "cpu":  # faster at these lengths: the fused kernel's backward took 2 to 10 times
+        if (
+            projected[0].device.type == "cpu"
+        ):  # faster at these lengths: the fused kernel's backward took 2 to 10 times
             attn_implementation = "eager"
 
         def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

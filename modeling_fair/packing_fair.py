@@ -7,7 +7,6 @@ attention runs on groups of histories of one length, causal and without a mask.
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 MOST_GROUPS_ON_ACCELERATORS = 8  # a kernel call a group costs a CPU little, an accelerator much
 
@@ -63,9 +62,7 @@ class Packing:
 
     def positions(self) -> torch.Tensor:
         """For every packed cell the number of items before it in its history, (packed,)."""
-        parts = [
-            torch.arange(length, device=self.cells.device).repeat(histories) for histories, length in self.groups
-        ]
+        parts = [torch.arange(length, device=self.cells.device).repeat(histories) for histories, length in self.groups]
         return torch.cat(parts) if parts else self.cells
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,10 @@ class FairTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "evaluations without a better NDCG@10 after which training stops; none: never"}
     )
     eval_chunk_items: int = field(default=65_536, metadata={"help": "items scored at once in evaluation"})
+    bf16: bool | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "matrix products in bfloat16; default where the hardware does them fast; false: float32"},
+    )
 
     per_device_train_batch_size: int = field(default=256, metadata={"help": "histories a device and step"})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "histories a device in evaluation"})
@@ -59,6 +63,10 @@ class FairTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads all columns"})
 
     def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # what happens anyway; Trainer wants it said for bf16
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
         super().__post_init__()
         for name in ("nrt_weight", "mim_weight", "mask_probability", "replace_probability", "nrt_margin"):
             if getattr(self, name) < 0:
@@ -74,6 +82,15 @@ class FairTrainingArguments(TrainingArguments):
             )
         if self.world_size > 1 and not self.average_tokens_across_devices:
             raise ValueError("Several processes need average_tokens_across_devices=True: losses are summed over them.")
+
+
+def bf16_is_fast(use_cpu: bool) -> bool:
+    """Whether the device that trains has instructions for bfloat16: NVIDIA's from Ampere on, and x86 CPUs with
+    AVX-512-BF16 or AMX. Others emulate it, slower than float32."""
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.get_device_capability() >= (8, 0)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an old torch does not tell
+    return capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
 
 
 class GatherWithGradient(torch.autograd.Function):

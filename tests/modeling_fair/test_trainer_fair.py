@@ -42,6 +42,7 @@ def make_trainer(make_model, fitted, prepared, tmp_path):
         defaults = {
             "output_dir": str(tmp_path / output),
             "use_cpu": True,
+            "bf16": False,
             "max_steps": 4,
             "per_device_train_batch_size": 8,
             "eval_strategy": "no",
@@ -231,6 +232,35 @@ def test_bad_arguments_are_named(tmp_path, fields, named):
 
 
 @pytest.mark.parametrize(
+    "cpu, options, used",
+    [
+        ({"avx512_bf16": True}, {}, True),
+        ({"amx_bf16": True}, {}, True),
+        ({"avx2": True}, {}, False),
+        ({"avx512_bf16": True}, {"bf16": False}, False),
+        ({"avx512_bf16": True}, {"fp16": True}, False),
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_has_it_and_nothing_else_was_asked(
+    tmp_path, monkeypatch, cpu, options, used
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
+    args = FairTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+    assert args.bf16 is used
+
+
+def test_bf16_training_is_float32_training_within_rounding(make_trainer):
+    losses = []
+    for bf16 in (False, True):
+        trainer = make_trainer(bf16=bf16)
+        trainer.train()
+        losses.append([log["loss"] for log in trainer.state.log_history if "loss" in log])
+        assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
     "fields, named", [({"codebook_size": 16}, "codes of 16"), ({"codebook_fingerprint": "other"}, "fit other")]
 )
 def test_a_model_of_another_tokenizer_is_refused(make_trainer, fields, named):
@@ -246,7 +276,7 @@ folder, batch, alpha, beta = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), 
 args = FairTrainingArguments(
     output_dir=f"{folder}/run{batch}", use_cpu=True, max_steps=4, per_device_train_batch_size=batch,
     per_device_eval_batch_size=5, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
-    logging_steps=1, learning_rate=1e-2, disable_tqdm=True, nrt_weight=alpha, mim_weight=beta,
+    logging_steps=1, learning_rate=1e-2, disable_tqdm=True, bf16=False, nrt_weight=alpha, mim_weight=beta,
 )
 assert args.world_size == 8 // batch, args.world_size
 data = load_from_disk(f"{folder}/data")
