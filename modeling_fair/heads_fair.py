@@ -94,7 +94,7 @@ class FusedHeadsAndLoss(torch.autograd.Function):
                 to_block = torch.ops.aten.silu_backward(to_head, block)
                 gradients[0] += to_head.addmm_(to_block, matrix)
                 gradients[1][digit] = to_block.T @ inputs
-                gradients[2][digit] = to_block.sum(dim=0, dtype=precise)
+                gradients[2][digit] = to_block.sum(dim=0)
                 gradients[3][digit] = errors.T @ of_head
             if with_gradients:  # through the normalisation of the code embeddings
                 units = codebooks / code_norms
