@@ -43,6 +43,10 @@ class FairTrainingArguments(TrainingArguments):
         metadata={"help": "matrix products in bfloat16; default where the hardware does them fast; false: float32"},
     )
 
+    compile_layers: bool = field(
+        default=False, metadata={"help": "torch.compile the decoder layers, once for all batch shapes"}
+    )
+
     per_device_train_batch_size: int = field(default=256, metadata={"help": "histories a device and step"})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "histories a device in evaluation"})
     learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate"})
@@ -63,6 +67,10 @@ class FairTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads all columns"})
 
     def __post_init__(self) -> None:
+        if self.torch_compile or self.torch_compile_backend or self.torch_compile_mode:
+            raise ValueError(
+                "torch_compile would compile the whole model, anew for many batch shapes: use compile_layers=True."
+            )
         if not torch.accelerator.is_available():
             self.use_cpu = True  # what happens anyway; Trainer wants it said for bf16
         if self.bf16 is None:
@@ -153,6 +161,9 @@ class FairTrainer(Trainer):
         kwargs.setdefault("data_collator", FairDataCollator(processing_class))
         kwargs.setdefault("compute_metrics", self._metrics_of)
         super().__init__(model=model, args=args, processing_class=processing_class, **kwargs)
+        if self.args.compile_layers:
+            for layer in self.model.model.layers:
+                layer.compile(dynamic=True)  # attention's groups stay outside the graphs
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         self._sequences_in_batch: torch.Tensor | float = 1.0

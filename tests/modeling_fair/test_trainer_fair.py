@@ -13,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from torch import nn
+from transformers import TrainerCallback
 
 from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments
 from modeling_fair.metrics_fair import evaluate_ranks, rank_targets
@@ -224,6 +225,7 @@ def test_a_checkpoint_is_whole(make_trainer, tmp_path):
         ({"nrt_weight": -1.0}, "nrt_weight"),
         ({"mask_probability": 0.7, "replace_probability": 0.4}, "more than 1"),
         ({"mim_temperature": 0.0}, "mim_temperature"),
+        ({"torch_compile": True}, "compile_layers"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, fields, named):
@@ -258,6 +260,37 @@ def test_bf16_training_is_float32_training_within_rounding(make_trainer):
         assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+class StepEnd(TrainerCallback):
+    def __init__(self, call):
+        self.call = call
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.call()
+
+
+def test_compiled_layers_train_the_same_and_compile_once_for_all_batch_shapes(make_trainer, monkeypatch):
+    # One batch a step, of different lengths and numbers of items. The eager backend needs no C++ compiler.
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda layer, **options: compile_layer(layer, backend=backend, **options)
+    )
+    torch._dynamo.reset()
+    losses, graphs = [], []
+    for compile_layers in (False, True):
+        trainer = make_trainer(compile_layers=compile_layers, max_steps=8, per_device_train_batch_size=3)
+        trainer.add_callback(StepEnd(lambda: graphs.append(len(compiled))))
+        trainer.train()
+        losses.append([log["loss"] for log in trainer.state.log_history if "loss" in log])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert 0 < graphs[8] == graphs[-1], "the first step compiles all there is"
 
 
 @pytest.mark.parametrize(
