@@ -8,6 +8,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from tokenization_fair import FairTokenizer
 
 from .configuration_fair import FairConfig
+from .index_fair import ItemIndex
 from .modeling_fair import FairForGenerativeRecommendation, FairModel
 from .pipeline_fair import RecommendationPipeline
 
@@ -44,5 +45,6 @@ __all__ = [
     "FairTokenizer",
     "FairTrainer",
     "FairTrainingArguments",
+    "ItemIndex",
     "RecommendationPipeline",
 ]
