@@ -10,6 +10,7 @@ from tokenization_fair import FairTokenizer
 from .configuration_fair import FairConfig
 from .index_fair import ItemIndex
 from .modeling_fair import FairForGenerativeRecommendation, FairModel
+from .partition_fair import fit_partition
 from .pipeline_fair import RecommendationPipeline
 
 if TYPE_CHECKING:
@@ -47,4 +48,5 @@ __all__ = [
     "FairTrainingArguments",
     "ItemIndex",
     "RecommendationPipeline",
+    "fit_partition",
 ]
