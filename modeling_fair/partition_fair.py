@@ -183,7 +183,7 @@ def nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 def fingerprint(item_codes: np.ndarray) -> str:
     return (
-        hashlib.sha256(np.ascontiguousarray(item_codes)).hexdigest()[:16] + f"-{'x'.join(map(str, item_codes.shape))}"
+        hashlib.sha256(np.ascontiguousarray(item_codes).tobytes()).hexdigest()[:16] + f"-{'x'.join(map(str, item_codes.shape))}"
     )
 
 

@@ -1,10 +1,12 @@
+import builtins
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_fair import ItemIndex
+from modeling_fair import ItemIndex, fit_partition
 from modeling_fair.decoding_fair import score_items
 
 
@@ -83,11 +85,20 @@ def check(output, expected):
     assert output.scores.tolist() == [scores for _, scores in expected], "scores have the same bits everywhere"
 
 
-@settings(max_examples=200, deadline=None)
-@given(searches())
-def test_exact_lists_equal_a_plain_sort_whatever_the_chunks_ties_filters_and_extras(search):
+@settings(max_examples=150, deadline=None)
+@given(searches(), st.sampled_from(["auto", "exact", "pq"]))
+def test_lists_equal_a_plain_sort_whatever_the_backend_chunks_ties_filters_and_extras(search, backend):
     logits, codes, options, expected, chunk_items = search
-    check(ItemIndex(codes, chunk_items=chunk_items).search(logits, **options), expected)
+    check(ItemIndex(codes, backend=backend, chunk_items=chunk_items).search(logits, **options), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(searches(), st.integers(1, 20))
+def test_visiting_everything_is_exact(search, n_lists):
+    logits, codes, options, expected, _ = search
+    if len(codes):
+        index = ItemIndex(codes, partition=fit_partition(codes, logits, n_lists=min(n_lists, len(codes))))
+        check(index.search(logits, visit=1, **options), expected)
 
 
 @pytest.fixture(scope="module")
@@ -117,17 +128,134 @@ def test_codes_of_any_integer_type_and_size(codebook_size, dtype):
     check(output, [best(of_user.tolist(), set(range(70)), 5) for of_user in expected])
 
 
-def test_items_come_and_go_as_in_the_tokenizer(large):
+@pytest.fixture(scope="module")
+def partition(large):
+    return fit_partition(large[1], large[0], n_lists=100)
+
+
+@pytest.mark.parametrize("backend", ["exact", "pq", "ivf"])
+def test_items_come_and_go_as_in_the_tokenizer(large, backend):
     logits, codes = large
-    index = ItemIndex(codes[:100])
+    partition = fit_partition(codes[:100], logits, n_lists=10) if backend == "ivf" else None
+    index = ItemIndex(codes[:100], backend=backend, partition=partition)
     index.add(codes[100:130].numpy())
     index.remove([3, 77, 129, 3])
     kept = [row for row in range(130) if row not in (3, 77, 129)]
     assert len(index) == 127
-    check(
-        index.search(logits),
-        [best(of_user.tolist(), set(range(127)), 10) for of_user in scores_of(logits, codes[kept])],
+    everything = [best(of_user.tolist(), set(range(127)), 10) for of_user in scores_of(logits, codes[kept])]
+    check(index.search(logits, visit=1), everything)
+    if partition is not None:
+        assert sorted(partition.members.tolist()) == list(range(127))
+    index.remove(range(127))
+    assert index.search(logits, top_k=2).item_ids.tolist() == [[-1, -1]] * 40
+
+
+def test_a_partition_finds_most_of_the_best_in_few_items_with_the_exact_scores(large, partition):
+    logits, codes = large
+    index = ItemIndex(codes, partition=partition)
+    assert index.backend == "ivf"
+    every = scores_of(logits, codes)
+    exact = ItemIndex(codes, backend="exact").search(logits).item_ids
+    shares = []
+    for visit in (0.02, 0.1, 0.5):
+        output = index.search(logits, visit=visit)
+        assert torch.equal(output.scores, every.gather(1, output.item_ids))
+        shares.append((output.item_ids[:, :, None] == exact[:, None]).any(dim=2).float().mean().item())
+    # a random tenth of the items would hold a tenth of the best
+    assert shares == sorted(shares) and shares[0] > 0.2 and shares[1] > 0.5 and shares[2] > 0.9
+
+
+def test_visited_lists_hold_at_most_their_share(large, partition):
+    table = torch.log_softmax(large[0][0], dim=-1).flatten().numpy() / 8
+    for share in (0.1, 0.5, 1.0):
+        rows = partition.visit(table, share)
+        assert 0.6 * share * 5000 < len(rows) <= share * 5000 and len(set(rows.tolist())) == len(rows)
+    assert len(partition.visit(table, 1e-6)) > 0, "one list at the least"
+
+
+def test_filters_hold_in_visited_lists_and_short_answers_are_filled_up(large, partition):
+    logits, codes = large
+    index = ItemIndex(codes, partition=partition)
+    first = index.search(logits, visit=0.05).item_ids
+    again = index.search(logits, visit=0.05, seen=first)
+    assert (again.item_ids >= 0).all() and not (again.item_ids[:, :, None] == first[:, None]).any()
+    allow = torch.arange(0, 5000, 7).tolist()
+    expected = [best(of_user.tolist(), set(allow), 10) for of_user in scores_of(logits, codes)]
+    check(index.search(logits, visit=0.01, allow=allow), expected)
+    most = list(range(4990))
+    expected = [best(of_user.tolist(), set(range(4990, 5000)), 10) for of_user in scores_of(logits, codes)]
+    check(index.search(logits, visit=0.01, exclude=most), expected)
+
+
+def test_items_with_an_extra_are_found_in_lists_that_are_not_visited(large, partition):
+    logits, codes = large
+    rows = torch.arange(80).view(40, 2)
+    output = ItemIndex(codes, partition=partition).search(
+        logits, visit=0.02, extra_rows=rows, extra_scores=torch.tensor([[100.0, 200.0]]).expand(40, 2)
     )
+    assert torch.equal(output.item_ids[:, :2], rows.flip(1))
+    of_rows = scores_of(logits, codes).gather(1, rows) + torch.tensor([100.0, 200.0])
+    assert torch.equal(output.scores[:, :2], of_rows.flip(1))
+
+
+def test_a_partition_is_saved_with_its_catalogue(large, partition, tmp_path):
+    logits, codes = large
+    index = ItemIndex(codes, partition=partition)
+    index.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["item_index.safetensors"]
+    again = ItemIndex.from_pretrained(tmp_path, codes)
+    assert torch.equal(again.search(logits).item_ids, index.search(logits).item_ids)
+    for other in (codes[:-1], codes.flip(0)):
+        with pytest.raises(ValueError, match="another catalogue"):
+            ItemIndex.from_pretrained(tmp_path, other)
+    (tmp_path / "item_index.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        ItemIndex.from_pretrained(tmp_path, codes)
+    with pytest.raises(ValueError, match="no partition to save"):
+        ItemIndex(codes).save_pretrained(tmp_path)
+
+
+def test_an_item_takes_at_most_48_bytes():
+    codes = np.random.default_rng(0).integers(0, 256, (20_000, 32), dtype=np.uint8)
+    partition = fit_partition(codes, torch.randn(20, 32, 256), n_lists=16)
+    index = ItemIndex(codes, partition=partition)
+    before = index.nbytes
+    index.remove(range(10_000))
+    assert 32 <= (before - index.nbytes) / 10_000 <= 48
+
+
+def test_the_same_seed_gives_the_same_partition(large, partition):
+    again = fit_partition(large[1], large[0], n_lists=100)
+    assert np.array_equal(again.assignments, partition.assignments)
+
+
+def test_backends_that_cannot_serve_are_refused(large, partition, monkeypatch):
+    codes = large[1]
+    with pytest.raises(ValueError, match="choose one of auto, exact"):
+        ItemIndex(codes, backend="hnsw")
+    with pytest.raises(ValueError, match="needs a partition"):
+        ItemIndex(codes, backend="ivf")
+    with pytest.raises(ValueError, match="5000 items but item_codes 4999"):
+        ItemIndex(codes[1:], partition=partition)
+    with pytest.raises(ValueError, match="below 256"):
+        ItemIndex(codes.int() + 300, backend="pq")
+    with pytest.raises(ValueError, match="above 255"):
+        ItemIndex(codes, backend="pq").add(codes.int() + 300)
+    with pytest.raises(ValueError, match="n_lists is 0"):
+        fit_partition(codes, large[0], n_lists=0)
+    with pytest.raises(ValueError, match="5000 and 0"):
+        fit_partition(codes, large[0][:0])
+    real = builtins.__import__
+    absent = lambda name, *rest: _raise(ImportError(name)) if name == "faiss" else real(name, *rest)  # noqa: E731
+    monkeypatch.setattr(builtins, "__import__", absent)
+    for build in (lambda: ItemIndex(codes, backend="pq"), lambda: fit_partition(codes, large[0])):
+        with pytest.raises(ImportError, match="pip install faiss-cpu"):
+            build()
+    assert ItemIndex(codes).search(large[0][:1]).item_ids.shape == (1, 10), "auto does without"
+
+
+def _raise(error):
+    raise error
 
 
 def test_users_without_history_get_the_scores_given_for_them(large):
@@ -146,6 +274,8 @@ def test_users_without_history_get_the_scores_given_for_them(large):
     "options, named",
     [
         ({"top_k": 0}, "top_k"),
+        ({"visit": 0}, "visit"),
+        ({"visit": 1.5}, "visit"),
         ({"exclude": [5000]}, "exclude.*0 to 4999"),
         ({"seen": [[-2]] * 40}, "seen.*outside"),
         ({"allow": [[1], [2]]}, "allow holds lists for 2"),
