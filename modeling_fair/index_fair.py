@@ -97,7 +97,7 @@ class ItemIndex:
         """
         if self.partition is None:
             raise ValueError("This index has no partition to save: build it of tokenizer.item_codes again.")
-        self.partition.save(folder, self.item_codes.numpy())
+        self.partition.save(folder, self.item_codes.cpu().numpy())
 
     @classmethod
     def from_pretrained(
@@ -126,7 +126,7 @@ class ItemIndex:
         if self.backend in ("pq", "ivf") and new.dtype != torch.uint8:
             raise ValueError(f"item_codes holds codes above 255, which the backend {self.backend!r} cannot keep.")
         if self.partition is not None:
-            self.partition.add(new)
+            self.partition.add(new.cpu())
         self._set(torch.cat([self.item_codes, new.to(torch.promote_types(new.dtype, self.item_codes.dtype))]))
 
     def remove(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> None:
@@ -188,15 +188,17 @@ class ItemIndex:
                 f"The items hold code {self._largest} but the model has codes 0 to {code_logits.shape[2] - 1}: "
                 "use the tokenizer that the checkpoint was trained with."
             )
+        if self.partition is not None and len(self.partition.directions) != code_logits[0].numel():
+            raise ValueError("The partition was fitted for a model with codebooks of another size: fit it again.")
         device, batch = self.item_codes.device, len(code_logits)
-        code_logits = code_logits.to(device)
+        wanted_on, code_logits = code_logits.device, code_logits.to(device)
         hidden = torch.empty(0, dtype=torch.long, device=device)  # from all users
         hidden_from = hidden.expand(batch, 0)  # from each, (batch, n)
         for name, filtered in (("seen", seen if remove_seen else None), ("exclude", exclude)):
             if filtered is not None:
                 rows = as_rows(filtered, batch, device, name, len(self))
                 if rows.dim() == 1:
-                    hidden = rows
+                    hidden = torch.cat([hidden, rows])
                 else:
                     hidden_from = torch.cat([hidden_from, rows], dim=1)
         extra = extra_of(extra_rows, extra_scores, batch, device, len(self))
@@ -217,7 +219,7 @@ class ItemIndex:
                     )
                 best_scores[at, : scores.shape[1]], best_rows[at, : scores.shape[1]] = scores, rows
         best_rows.masked_fill_(best_scores == -torch.inf, -1)
-        return RecommendOutput(item_ids=best_rows, scores=best_scores)
+        return RecommendOutput(item_ids=best_rows.to(wanted_on), scores=best_scores.to(wanted_on))
 
     def _of_users(
         self,
@@ -262,7 +264,7 @@ class ItemIndex:
         rows = torch.full((users, top_k), -1)
         for user in range(users):
             of_user, mine = table[:, user : user + 1].clone(memory_format=torch.contiguous_format), hidden_from[[user]]
-            found = self._scan_one(of_user, torch.cat([hidden, mine[0]]), top_k, visit)
+            found = self._scan_one(of_user, torch.cat([hidden, mine[mine >= 0]]), top_k, visit)
             of_user_scores, of_user_rows = found or self._scan(of_user, None, hidden, mine, top_k)
             scores[user, : of_user_rows.shape[1]], rows[user, : of_user_rows.shape[1]] = of_user_scores, of_user_rows
         return scores, rows
@@ -402,7 +404,7 @@ def largest_sums(table: np.ndarray, codes: np.ndarray, wanted: int) -> tuple[np.
     heap = faiss.float_minheap_array_t()
     heap.nh, heap.k, heap.val, heap.ids = 1, wanted, faiss.swig_ptr(sums), faiss.swig_ptr(rows)
     quantiser.search_ip(faiss.swig_ptr(ones), 1, faiss.swig_ptr(codes), len(codes), heap)
-    return sums, rows
+    return sums[rows >= 0], rows[rows >= 0]  # sums of -inf never enter the heap
 
 
 def as_codes(item_codes: np.ndarray | torch.Tensor) -> torch.Tensor:

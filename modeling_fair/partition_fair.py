@@ -182,9 +182,8 @@ def nearest(points: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 
 def fingerprint(item_codes: np.ndarray) -> str:
-    return (
-        hashlib.sha256(np.ascontiguousarray(item_codes).tobytes()).hexdigest()[:16] + f"-{'x'.join(map(str, item_codes.shape))}"
-    )
+    """16 hexadecimal digits that change with any code."""
+    return hashlib.sha256(np.ascontiguousarray(item_codes).tobytes()).hexdigest()[:16]
 
 
 __all__ = ["Partition", "fit_partition"]

@@ -241,6 +241,8 @@ def test_backends_that_cannot_serve_are_refused(large, partition, monkeypatch):
         ItemIndex(codes.int() + 300, backend="pq")
     with pytest.raises(ValueError, match="above 255"):
         ItemIndex(codes, backend="pq").add(codes.int() + 300)
+    with pytest.raises(ValueError, match="codebooks of another size"):
+        ItemIndex(codes, partition=partition).search(torch.zeros(1, 8, 64))
     with pytest.raises(ValueError, match="n_lists is 0"):
         fit_partition(codes, large[0], n_lists=0)
     with pytest.raises(ValueError, match="5000 and 0"):
@@ -268,6 +270,17 @@ def test_users_without_history_get_the_scores_given_for_them(large):
         top_k=3,
     )
     assert output.item_ids[1].tolist() == [1, 2, 3] and output.scores[1].tolist() == [4998, 4997, 4996]
+
+
+def test_lists_for_everyone_add_up_and_impossible_codes_are_never_returned(large):
+    logits, codes = large
+    output = ItemIndex(codes).search(logits, seen=[1, 2], exclude=[3], allow=[1, 2, 3, 4])
+    assert output.item_ids[:, :2].tolist() == [[4, -1]] * 40
+    one_left = torch.full((1, 8, 32), -torch.inf)
+    one_left[0, torch.arange(8), codes[4999].long()] = 0
+    for backend in ("exact", "pq"):
+        output = ItemIndex(codes, backend=backend).search(one_left, top_k=2)
+        assert output.item_ids.tolist() == [[4999, -1]] and output.scores[0, 0] == 0
 
 
 @pytest.mark.parametrize(
