@@ -8,7 +8,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from tokenization_fair import FairTokenizer
 
 from .configuration_fair import FairConfig
+from .index_fair import ItemIndex
 from .modeling_fair import FairForGenerativeRecommendation, FairModel
+from .partition_fair import fit_partition
 from .pipeline_fair import RecommendationPipeline
 
 if TYPE_CHECKING:
@@ -44,5 +46,7 @@ __all__ = [
     "FairTokenizer",
     "FairTrainer",
     "FairTrainingArguments",
+    "ItemIndex",
     "RecommendationPipeline",
+    "fit_partition",
 ]

@@ -17,8 +17,9 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_fair import FairAttention
 from .configuration_fair import FairConfig
-from .decoding_fair import RecommendOutput, last_item_states, recommend_items
+from .decoding_fair import RecommendOutput, last_item_states
 from .heads_fair import FairPredictionHeads
+from .index_fair import ItemIndex
 from .norm_fair import FairRMSNorm
 from .packing_fair import Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
@@ -323,19 +324,19 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         item_ids: torch.Tensor | None = None,
         *,
-        item_codes: Any,
+        index: ItemIndex,
         **options,
     ) -> RecommendOutput:
-        """The best items of a catalogue for each history, exact over the whole catalogue in bounded memory.
+        """The best items of a catalogue for each history.
 
         Args:
             input_ids, attention_mask: histories, as in `forward`.
             item_ids: catalogue rows that `remove_seen` removes, (batch, n), -1 for padding, or a list a user. Those
                 of the tokenizer's output are the items that the model reads; of longer histories give
                 `tokenizer.rows_of(histories)`.
-            item_codes: codes of every item of the catalogue, (catalogue, num_codebooks): `tokenizer.item_codes`.
-            options: those of [`~decoding_fair.recommend_items`]: `top_k`, `remove_seen`, `exclude`, `allow`,
-                `empty_history_scores`, `chunk_items`.
+            index: the catalogue: `ItemIndex(tokenizer.item_codes)`.
+            options: those of [`~index_fair.ItemIndex.search`]: `top_k`, `remove_seen`, `exclude`, `allow`,
+                `empty_history_scores`, `extra_rows`, `extra_scores`, `visit`.
 
         Returns:
             [`~decoding_fair.RecommendOutput`]; users without any item get `empty_history_scores`, or the first items
@@ -344,10 +345,9 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         if input_ids.shape[1] == 0:  # no user has any item: one position of padding each
             input_ids = input_ids.new_zeros(len(input_ids), 1, self.config.num_codebooks)
             attention_mask = input_ids[..., 0]
-        item_codes = torch.as_tensor(item_codes)
-        logits = self(input_ids, attention_mask).logits[:, 0]
+        logits = self(input_ids, attention_mask, packed=True).logits[:, 0]
         empty = None if attention_mask is None else ~attention_mask.bool().any(dim=1)
-        return recommend_items(logits, item_codes, seen=item_ids, empty_history=empty, **options)
+        return index.search(logits, seen=item_ids, empty_history=empty, **options)
 
 
 __all__ = [

@@ -43,7 +43,9 @@ class Packing:
         for histories, length in self.groups:
             parts.append(places[first : first + histories, :length].reshape(-1))
             first += histories
-        self.cells = torch.cat(parts) if parts else places.new_empty(0)
+        if not parts:  # no item at all: one cell of padding, so that there is a state to look at
+            self.groups, parts = [(1, 1)], [places.new_full((1,), batch * items)]
+        self.cells = torch.cat(parts)
         self.shape = (batch, items)
         packed = torch.arange(len(self.cells), device=device)
         self.packed_cells = places.new_zeros(batch * items + 1).scatter_(0, self.cells, packed)[:-1]
@@ -63,7 +65,7 @@ class Packing:
     def positions(self) -> torch.Tensor:
         """For every packed cell the number of items before it in its history, (packed,)."""
         parts = [torch.arange(length, device=self.cells.device).repeat(histories) for histories, length in self.groups]
-        return torch.cat(parts) if parts else self.cells
+        return torch.cat(parts)
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """(batch, items, ...) -> (packed, ...); cells of padding hold any item's values."""

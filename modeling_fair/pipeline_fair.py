@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
+from .index_fair import ItemIndex
+
 REQUEST_KEYS = {"history", "top_k", "remove_seen", "exclude", "allow"}
 
 
@@ -42,6 +44,25 @@ class RecommendationPipeline(Pipeline):
                 f"The model was trained on the codes of tokenizer fit {expected} but this tokenizer is of fit "
                 f"{self.tokenizer.codebook_fingerprint}: load both from one checkpoint folder."
             )
+        self._index: ItemIndex | None = None
+        self._indexed: Any = None  # the tokenizer's codes that the index was built of
+
+    @property
+    def index(self) -> ItemIndex:
+        """The tokenizer's catalogue, built when it is first asked for and after every change of the catalogue."""
+        if self._index is None or self._indexed is not self.tokenizer.item_codes:
+            self.index = ItemIndex(self.tokenizer.item_codes, device=self.device)
+        assert self._index is not None
+        return self._index
+
+    @index.setter
+    def index(self, index: ItemIndex) -> None:
+        if len(index) != len(self.tokenizer.item_codes):
+            raise ValueError(
+                f"The index has {len(index)} items but the tokenizer {len(self.tokenizer.item_codes)}: "
+                "build it of tokenizer.item_codes."
+            )
+        self._index, self._indexed = index, self.tokenizer.item_codes
 
     def __call__(  # type: ignore[override]
         self,
@@ -112,7 +133,7 @@ class RecommendationPipeline(Pipeline):
                 rows if request["remove_seen"] else []
                 for rows, request in zip(input_tensors["seen"], requests, strict=True)
             ],
-            item_codes=self.tokenizer.item_codes,
+            index=self.index,
             top_k=max(request["top_k"] for request in requests),
             exclude=[self._rows(request["exclude"] or [], "exclude") for request in requests],
             allow=allow,

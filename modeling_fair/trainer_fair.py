@@ -162,7 +162,8 @@ class FairTrainer(Trainer):
         kwargs.setdefault("compute_metrics", self._metrics_of)
         super().__init__(model=model, args=args, processing_class=processing_class, **kwargs)
         if self.args.compile_layers:
-            for layer in self.model.model.layers:
+            fair: Any = self.model
+            for layer in fair.model.layers:
                 layer.compile(dynamic=True)  # attention's groups stay outside the graphs
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from modeling_fair import FairConfig, FairForGenerativeRecommendation, RecommendationPipeline
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, ItemIndex, RecommendationPipeline
 from tokenization_fair import FairTokenizer
 
 
@@ -54,7 +54,7 @@ def test_one_request_gives_named_items(recommender, items):
 
 def test_answers_are_those_of_the_model(recommender, fitted):
     batch = fitted([["p1", "p2"]], return_tensors="pt")
-    output = recommender.model.recommend(**batch, item_codes=torch.from_numpy(fitted.item_codes), top_k=5)
+    output = recommender.model.recommend(**batch, index=ItemIndex(fitted.item_codes), top_k=5)
     answer = recommender({"history": ["p1", "p2"]}, top_k=5)
     assert [entry["item_id"] for entry in answer] == fitted.convert_ids_to_tokens(output.item_ids[0].tolist())
     assert [entry["score"] for entry in answer] == output.scores[0].tolist()
@@ -101,14 +101,16 @@ def test_an_empty_history_gets_the_most_popular_items(recommender):
 
 
 def test_model_recommend_takes_the_tokenizers_output_as_it_is(recommender, fitted):
-    empty = recommender.model.recommend(**fitted([[]], return_tensors="pt"), item_codes=fitted.item_codes, top_k=2)
+    empty = recommender.model.recommend(
+        **fitted([[]], return_tensors="pt"), index=ItemIndex(fitted.item_codes), top_k=2
+    )
     assert empty.item_ids.tolist() == [[0, 1]]
     history = [[f"p{i}" for i in range(30)]]
     batch = {**fitted(history, return_tensors="pt"), "item_ids": fitted.rows_of(history)}
-    output = recommender.model.recommend(**batch, item_codes=fitted.item_codes, top_k=20)
+    output = recommender.model.recommend(**batch, index=ItemIndex(fitted.item_codes), top_k=20)
     assert set(output.item_ids[0].tolist()) == {-1, *range(30, 40)}
     with pytest.raises(ValueError, match="code 9"):
-        recommender.model.recommend(**fitted([["p1"]], return_tensors="pt"), item_codes=np.full((40, 4), 9))
+        recommender.model.recommend(**fitted([["p1"]], return_tensors="pt"), index=ItemIndex(np.full((40, 4), 9)))
 
 
 def test_unknown_ids_are_skipped_with_a_warning(recommender):
@@ -144,9 +146,17 @@ def test_a_tokenizer_of_another_fit_is_refused(recommender, items, embeddings):
 
 def test_new_items_are_served_at_once(folder, embeddings):
     recommender = pipeline("recommendation", model=str(folder))
+    recommender({"history": ["p1"]})
+    index = recommender.index
+    recommender({"history": ["p2"]})
+    assert recommender.index is index, "it is built once"
     recommender.tokenizer.add_items([{"item_id": "new", "title": "fresh"}], embeddings[7:8])
     (entry,) = recommender({"history": ["p1", "new"]}, allow=["new"], remove_seen=False)
     assert entry["title"] == "fresh"
+    recommender.tokenizer.remove_items(["p0"])
+    assert len(recommender.index) == 40
+    with pytest.raises(ValueError, match="41 items but the tokenizer 40"):
+        recommender.index = ItemIndex(np.zeros((41, 4), np.uint8))
 
 
 def test_the_folder_loads_without_this_package(folder, tmp_path):

@@ -1,0 +1,510 @@
+"""A catalogue of item codes that is searched for each user's best items.
+
+Three backends find the same items by the same scores: `exact` scores all of them in torch, for many users at once;
+`pq` scores all of them for one user at a time with faiss, whose product quantiser adds up table entries just so, about
+twice as fast for a single user; `ivf` scores the most promising lists of a partition only, and misses items outside.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .decoding_fair import (
+    CHUNK_ITEMS,
+    USERS,
+    RecommendOutput,
+    best_of,
+    check_codebooks,
+    score_table,
+    sum_rows,
+    table_rows,
+)
+from .partition_fair import Partition
+
+BLOCK = 16  # smaller ones make the first pass of a search slower, larger ones the second
+BACKENDS = ("auto", "exact", "pq", "ivf")
+SPARE = 16  # items that faiss returns beyond those wanted: its sums differ in the last bits
+VISIT = 0.05
+Rows = Sequence[int] | Sequence[Sequence[int] | None] | torch.Tensor
+
+
+class ItemIndex:
+    """The items of a catalogue by their codes. Rows are those of the tokenizer's catalogue, in its order.
+
+    Args:
+        item_codes: (catalogue, num_codebooks), integers: `tokenizer.item_codes`. Codes below 256 are kept in a byte.
+        backend: `"auto"` (default) is `ivf` with a partition, else `pq` for single users where faiss is installed and
+            `exact` for more.
+        device: where codes are kept and scored; by default where they are.
+        chunk_items: items scored at once, rounded up to a multiple of 16. Memory of a search is that many floats, and
+            one for every 16 items of the catalogue, for each of 32 users.
+        partition: lists of items, from [`fit_partition`]; they are changed by `add` and `remove`.
+
+    Raises:
+        ValueError: for codes that are not a table of integers from 0 on, `chunk_items` below 1, a partition of another
+            catalogue, and a backend that cannot serve these codes, this device or do without a partition.
+        ImportError: for the backends `pq` and `ivf` without faiss.
+    """
+
+    def __init__(
+        self,
+        item_codes: np.ndarray | torch.Tensor,
+        *,
+        backend: str = "auto",
+        device: str | torch.device | None = None,
+        chunk_items: int = CHUNK_ITEMS,
+        partition: Partition | None = None,
+    ):
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}: choose one of {', '.join(BACKENDS)}.")
+        if chunk_items < 1:
+            raise ValueError(f"chunk_items is {chunk_items}: give at least 1.")
+        self.chunk_items = -(-chunk_items // BLOCK) * BLOCK
+        self.partition = partition
+        self._set(as_codes(item_codes).to(device))
+        self.backend = "ivf" if backend == "auto" and partition is not None else backend
+        if self.backend == "ivf" and partition is None:
+            raise ValueError("The backend 'ivf' needs a partition: fit one with fit_partition.")
+        if partition is not None and len(partition.assignments) != len(self):
+            raise ValueError(
+                f"The partition has {len(partition.assignments)} items but item_codes {len(self)}: fit it on them."
+            )
+        if self.backend in ("pq", "ivf"):
+            if self.item_codes.dtype != torch.uint8 or self.item_codes.device.type != "cpu":
+                raise ValueError(
+                    f"The backend {self.backend!r} is for codes below 256 on a CPU: use backend='exact' instead."
+                )
+            import_faiss()
+
+    def __len__(self) -> int:
+        return len(self.item_codes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the index keeps."""
+        return self.item_codes.nbytes + (0 if self.partition is None else self.partition.nbytes)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the partition, `item_index.safetensors`: all else is built of the tokenizer's codes.
+
+        Raises:
+            ValueError: without a partition.
+        """
+        if self.partition is None:
+            raise ValueError("This index has no partition to save: build it of tokenizer.item_codes again.")
+        self.partition.save(folder, self.item_codes.cpu().numpy())
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike, item_codes: np.ndarray | torch.Tensor, **options: Any
+    ) -> "ItemIndex":
+        """The index of a folder that `save_pretrained` wrote, with the `item_codes` and options of [`ItemIndex`].
+
+        Raises:
+            ValueError: for a broken file, and one that was saved with other codes.
+        """
+        codes = as_codes(item_codes)
+        return cls(codes, partition=Partition.load(folder, codes.cpu().numpy()), **options)
+
+    def add(self, item_codes: np.ndarray | torch.Tensor) -> None:
+        """Append items, (new items, num_codebooks), behind the others.
+
+        Raises:
+            ValueError: for another number of codes than the others have.
+        """
+        new = as_codes(item_codes).to(self.item_codes.device)
+        if new.shape[1] != self.item_codes.shape[1]:
+            raise ValueError(
+                f"item_codes has {new.shape[1]} codes an item but the index {self.item_codes.shape[1]}: "
+                "encode new items with the tokenizer of the others."
+            )
+        if self.backend in ("pq", "ivf") and new.dtype != torch.uint8:
+            raise ValueError(f"item_codes holds codes above 255, which the backend {self.backend!r} cannot keep.")
+        if self.partition is not None:
+            self.partition.add(new.cpu())
+        self._set(torch.cat([self.item_codes, new.to(torch.promote_types(new.dtype, self.item_codes.dtype))]))
+
+    def remove(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> None:
+        """Take items out; the rows of the items behind them move up, as in `FairTokenizer.remove_items`.
+
+        Raises:
+            ValueError: for a row outside the catalogue; nothing is removed then.
+        """
+        rows = as_rows(rows, 1, self.item_codes.device, "rows", len(self))
+        kept = torch.ones(len(self), dtype=torch.bool, device=rows.device)
+        kept[rows[rows >= 0]] = False
+        if self.partition is not None:
+            self.partition.remove(kept.cpu().numpy())
+        self._set(self.item_codes[kept])
+
+    def search(
+        self,
+        code_logits: torch.Tensor,
+        *,
+        top_k: int = 10,
+        seen: Rows | None = None,
+        remove_seen: bool = True,
+        exclude: Rows | None = None,
+        allow: Rows | None = None,
+        empty_history: torch.Tensor | None = None,
+        empty_history_scores: torch.Tensor | None = None,
+        extra_rows: torch.Tensor | None = None,
+        extra_scores: torch.Tensor | None = None,
+        visit: float = VISIT,
+    ) -> RecommendOutput:
+        """The best items for each user: higher scores first, equal scores in catalogue order.
+
+        Args:
+            code_logits: (batch, num_codebooks, codebook_size).
+            top_k: how many items to return.
+            seen: catalogue rows of each history, (batch, n), -1 for none, or a list a user.
+            remove_seen: whether items of `seen` are left out (default) or may be recommended again.
+            exclude, allow: catalogue rows never to return, or the only ones to: one list for all users or one a user,
+                `None` among which allows that user everything.
+            empty_history: which users have no history, (batch,).
+            empty_history_scores: (catalogue,) scores for users without history, such as popularity; by default all 0,
+                so that they get the first items of the catalogue that the filters leave.
+            extra_rows, extra_scores: catalogue rows, (batch, n), -1 for none, each at most once a user, and what is
+                added to their scores, (batch, n); nothing is added to other items, nor for users without history.
+            visit: share of the items that the backend `ivf` scores, above 0; 1 makes it exact. Users with an `allow`
+                list, and those whose visited lists the filters leave too few items in, are served exactly.
+
+        Raises:
+            ValueError: for `top_k` below 1, `visit` outside 0 to 1, rows outside the catalogue, lists for another
+                number of users, or codes that the model lacks.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}: give at least 1.")
+        if not 0 < visit <= 1:
+            raise ValueError(f"visit is {visit}: give a share of the items, above 0 and up to 1.")
+        check_codebooks(self.item_codes.shape[1], code_logits)
+        if self._largest >= code_logits.shape[2]:
+            raise ValueError(
+                f"The items hold code {self._largest} but the model has codes 0 to {code_logits.shape[2] - 1}: "
+                "use the tokenizer that the checkpoint was trained with."
+            )
+        if self.partition is not None and len(self.partition.directions) != code_logits[0].numel():
+            raise ValueError("The partition was fitted for a model with codebooks of another size: fit it again.")
+        device, batch = self.item_codes.device, len(code_logits)
+        wanted_on, code_logits = code_logits.device, code_logits.to(device)
+        hidden = torch.empty(0, dtype=torch.long, device=device)  # from all users
+        hidden_from = hidden.expand(batch, 0)  # from each, (batch, n)
+        for name, filtered in (("seen", seen if remove_seen else None), ("exclude", exclude)):
+            if filtered is not None:
+                rows = as_rows(filtered, batch, device, name, len(self))
+                if rows.dim() == 1:
+                    hidden = torch.cat([hidden, rows])
+                else:
+                    hidden_from = torch.cat([hidden_from, rows], dim=1)
+        extra = extra_of(extra_rows, extra_scores, batch, device, len(self))
+
+        best_scores = torch.full((batch, top_k), -torch.inf, device=device)
+        best_rows = torch.full((batch, top_k), -1, dtype=torch.long, device=device)
+        empty = torch.zeros(batch, dtype=torch.bool) if empty_history is None else empty_history.cpu()
+        for users, allowed in groups(allow, empty, device, len(self)):
+            for part in users.split(USERS if device.type == "cpu" else batch):
+                # A slice where users stand side by side, which copies no logits.
+                at = slice(int(part[0]), int(part[-1]) + 1) if int(part[-1] - part[0]) + 1 == len(part) else part
+                if empty[part[0]]:
+                    scores, rows = self._of_empty(empty_history_scores, allowed, hidden, hidden_from[at], top_k)
+                else:
+                    mine = None if extra is None else (extra[0][at], extra[1][at])
+                    scores, rows = self._of_users(
+                        code_logits[at], allowed, hidden, hidden_from[at], mine, top_k, visit
+                    )
+                best_scores[at, : scores.shape[1]], best_rows[at, : scores.shape[1]] = scores, rows
+        best_rows.masked_fill_(best_scores == -torch.inf, -1)
+        return RecommendOutput(item_ids=best_rows.to(wanted_on), scores=best_scores.to(wanted_on))
+
+    def _of_users(
+        self,
+        code_logits: torch.Tensor,
+        allowed: torch.Tensor | None,
+        hidden: torch.Tensor,
+        hidden_from: torch.Tensor,
+        extra: tuple[torch.Tensor, torch.Tensor] | None,
+        top_k: int,
+        visit: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scores, rows), (users, at most top_k), of users who share `allowed` rows (None: all) and `hidden` ones.
+
+        Items with an extra are left out of the search for codes and scored by themselves."""
+        table = score_table(code_logits)
+        if extra is None:
+            return self._by_codes(table, allowed, hidden, hidden_from, top_k, visit)
+        rows, added = extra
+        others = self._by_codes(table, allowed, hidden, torch.cat([hidden_from, rows], dim=1), top_k, visit)
+        scores = self._scores_of(table, rows) + added
+        banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
+        if allowed is not None:
+            banned |= ~torch.isin(rows, allowed)
+        scores = scores.masked_fill(banned, -torch.inf)
+        return best_of(torch.cat([others[0], scores], dim=1), torch.cat([others[1], rows], dim=1), top_k)
+
+    def _by_codes(
+        self,
+        table: torch.Tensor,
+        allowed: torch.Tensor | None,
+        hidden: torch.Tensor,
+        hidden_from: torch.Tensor,
+        top_k: int,
+        visit: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best items by their codes alone, by the backend that fits."""
+        users = table.shape[1]
+        one = self.backend in ("pq", "ivf") or (self.backend == "auto" and users == 1 and self._serves_one())
+        if not one or allowed is not None or not len(self):
+            return self._scan(table, allowed, hidden, hidden_from, top_k)
+        scores = torch.full((users, top_k), -torch.inf)
+        rows = torch.full((users, top_k), -1)
+        for user in range(users):
+            of_user, mine = table[:, user : user + 1].clone(memory_format=torch.contiguous_format), hidden_from[[user]]
+            found = self._scan_one(of_user, torch.cat([hidden, mine[mine >= 0]]), top_k, visit)
+            of_user_scores, of_user_rows = found or self._scan(of_user, None, hidden, mine, top_k)
+            scores[user, : of_user_rows.shape[1]], rows[user, : of_user_rows.shape[1]] = of_user_scores, of_user_rows
+        return scores, rows
+
+    def _serves_one(self) -> bool:
+        """Whether faiss can serve single users better than torch."""
+        if self.item_codes.dtype != torch.uint8 or self.item_codes.device.type != "cpu":
+            return False
+        try:
+            import_faiss()
+        except ImportError:
+            return False
+        return True
+
+    def _scan_one(
+        self, table: torch.Tensor, hidden: torch.Tensor, top_k: int, visit: float
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """One user's best items among those visited, (1, top_k): found by faiss, then scored as everywhere. None where
+        they are too few, or so many have nearly one score that faiss may have left a better one out."""
+        codes, rows = self.item_codes.numpy(), None
+        if self.backend == "ivf" and visit < 1:
+            assert self.partition is not None
+            rows = self.partition.visit(table[:, 0].numpy(), visit)
+            codes = codes.take(rows, axis=0)
+        wanted = min(len(codes), top_k + len(hidden) + SPARE)
+        sums, found = largest_sums(table[:, 0].numpy(), codes, wanted)
+        found_rows = torch.from_numpy(found if rows is None else rows[found].astype(np.int64))
+        found_rows = found_rows[~torch.isin(found_rows, hidden)][None]
+        scores, found_rows = best_of(self._scores_of(table, found_rows), found_rows, top_k)
+        if wanted == len(self):
+            return scores, found_rows
+        if scores.shape[1] < top_k:
+            return None
+        # Each addition rounds by at most 2^-24 of the sum, on either side.
+        error = 2.0**-22 * codes.shape[1] * float(scores[0, -1].abs())
+        return None if wanted < len(codes) and sums[-1] >= scores[0, -1] - error else (scores, found_rows)
+
+    def _of_empty(
+        self,
+        scores: torch.Tensor | None,
+        allowed: torch.Tensor | None,
+        hidden: torch.Tensor,
+        hidden_from: torch.Tensor,
+        top_k: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_of_users`, of users without history, who share `scores` (catalogue,)."""
+        rows = torch.arange(len(self), device=hidden.device) if allowed is None else allowed
+        rows = rows[~torch.isin(rows, hidden)]
+        first = top_k + hidden_from.shape[1]  # the best of them all, of which no user may lack more than are hidden
+        if scores is None:
+            rows = rows[None, :first]
+            best = torch.zeros_like(rows, dtype=torch.float32)
+        else:
+            best, rows = best_of(scores.to(rows.device)[rows].float()[None], rows[None], first)
+        rows = rows.expand(len(hidden_from), -1)
+        return best_of(best.masked_fill(contains(hidden_from, rows), -torch.inf), rows, top_k)
+
+    def _scan(
+        self,
+        table: torch.Tensor,
+        allowed: torch.Tensor | None,
+        hidden: torch.Tensor,
+        hidden_from: torch.Tensor,
+        top_k: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score every allowed item, chunk by chunk.
+
+        The `top_k` best lie in the `top_k` blocks of consecutive items whose maxima come first, blocks of equal maxima
+        in their order: each of these holds an item that goes before all of any other block. So a first pass keeps the
+        maxima of blocks, and a second ranks the items of the best blocks."""
+        users = table.shape[1]
+        codebook_size = len(table) // self.item_codes.shape[1]
+        items = len(self) if allowed is None else len(allowed)
+        cells = torch.cat([
+            (position_in(allowed, hidden_from) * users + torch.arange(users, device=table.device)[:, None]).flatten(),
+            (position_in(allowed, hidden)[:, None] * users + torch.arange(users, device=table.device)).flatten(),
+        ])  # fmt: skip
+        cells = cells[cells >= 0].sort().values
+        starts = range(0, items, self.chunk_items)
+        ends = torch.searchsorted(cells, torch.tensor([*starts, items], device=table.device) * users).tolist()
+        maxima = [table.new_empty(0, users)]
+        for part, start in enumerate(starts):
+            here = slice(start, start + self.chunk_items)
+            codes = self.item_codes[here] if allowed is None else self.item_codes[allowed[here]]
+            scores = sum_rows(table, table_rows(codes, codebook_size))
+            scores.view(-1).index_fill_(0, cells[ends[part] : ends[part + 1]] - start * users, -torch.inf)
+            maxima += block_maxima(scores)
+        of_blocks = torch.cat(maxima).T.contiguous()
+        _, blocks = best_of(of_blocks, torch.arange(of_blocks.shape[1], device=table.device).expand(users, -1), top_k)
+        rows = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=table.device)).flatten(1)
+        rows = rows.masked_fill(rows >= items, -1)
+        if allowed is not None and items:
+            rows = torch.where(rows < 0, rows, allowed[rows])
+        scores = self._scores_of(table, rows)
+        banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
+        return best_of(scores.masked_fill(banned, -torch.inf), rows, top_k)
+
+    def _scores_of(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Scores of each user's rows (users, n), (users, n); those of row -1 mean nothing."""
+        users = table.shape[1]
+        codes = self.item_codes[rows.flatten()]
+        user = torch.arange(users, dtype=torch.int32, device=table.device).repeat_interleave(rows.shape[1])
+        entries = table_rows(codes, len(table) // codes.shape[1]) * users + user[:, None]
+        return sum_rows(table.view(-1, 1), entries).view(rows.shape)
+
+    def _set(self, item_codes: torch.Tensor) -> None:
+        self.item_codes = item_codes
+        self._largest = int(item_codes.max()) if item_codes.numel() else -1
+
+
+def import_faiss() -> Any:
+    """
+    Raises:
+        ImportError: without faiss.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("The backends 'pq' and 'ivf' need faiss: pip install faiss-cpu.") from error
+    return faiss
+
+
+def largest_sums(table: np.ndarray, codes: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest sums of table entries (num_codebooks * codebook_size,), one a code: (sums, rows of `codes`), largest
+    first, (wanted,) each.
+
+    A product quantiser adds up, for each part of a query, its product with the centroid of the item's code. Here parts
+    have one dimension, the query is all ones and the centroids are the table."""
+    faiss = import_faiss()
+    num_codebooks = codes.shape[1]
+    entries: np.ndarray = np.zeros((num_codebooks, 256), np.float32)
+    entries[:, : len(table) // num_codebooks] = table.reshape(num_codebooks, -1)[:, :256]
+    quantiser = faiss.ProductQuantizer(num_codebooks, num_codebooks, 8)
+    faiss.copy_array_to_vector(entries.ravel(), quantiser.centroids)
+    codes, ones = np.ascontiguousarray(codes), np.ones(num_codebooks, np.float32)
+    sums, rows = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
+    heap = faiss.float_minheap_array_t()
+    heap.nh, heap.k, heap.val, heap.ids = 1, wanted, faiss.swig_ptr(sums), faiss.swig_ptr(rows)
+    quantiser.search_ip(faiss.swig_ptr(ones), 1, faiss.swig_ptr(codes), len(codes), heap)
+    return sums[rows >= 0], rows[rows >= 0]  # sums of -inf never enter the heap
+
+
+def as_codes(item_codes: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Codes as a tensor of bytes, or of int32 where they need more."""
+    if isinstance(item_codes, np.ndarray) and item_codes.dtype == np.uint16:
+        item_codes = item_codes.astype(np.int32)  # torch does little with uint16
+    codes = torch.as_tensor(item_codes)
+    if codes.dim() != 2 or codes.is_floating_point() or (codes.numel() and int(codes.min()) < 0):
+        raise ValueError(
+            f"item_codes has shape {tuple(codes.shape)} and type {codes.dtype}: give (catalogue, num_codebooks) "
+            "integers from 0 on, as tokenizer.item_codes."
+        )
+    return codes.to(torch.uint8 if not codes.numel() or int(codes.max()) < 256 else torch.int32)
+
+
+def as_rows(rows: Any, batch: int, device: torch.device, name: str, catalogue: int) -> torch.Tensor:
+    """One list of catalogue rows for all users -> (n,); a list a user -> (batch, n), padded with -1.
+
+    Raises:
+        ValueError: naming the argument, for rows outside the catalogue or another number of lists than users.
+    """
+    if isinstance(rows, (torch.Tensor, np.ndarray)):
+        table = torch.as_tensor(rows).to(device).long()
+    elif len(rows) and not isinstance(rows[0], Integral):
+        of_users = [torch.as_tensor(list(of_user), dtype=torch.long) for of_user in rows]
+        table = nn.utils.rnn.pad_sequence(of_users, batch_first=True, padding_value=-1).to(device)
+    else:
+        table = torch.as_tensor(list(rows), dtype=torch.long, device=device)
+    if table.dim() == 2 and len(table) != batch:
+        raise ValueError(f"{name} holds lists for {len(table)} users but there are {batch} histories.")
+    if table.numel() and (table.max() >= catalogue or table.min() < -1):
+        raise ValueError(f"{name} holds a catalogue row outside 0 to {catalogue - 1}: take rows from the tokenizer.")
+    return table
+
+
+def groups(
+    allow: Any, empty: torch.Tensor, device: torch.device, catalogue: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Users who can be served together, all with or all without history (`empty`, (batch,)), and the rows allowed to
+    them, sorted, or None for all rows."""
+    free = torch.full((len(empty),), allow is None)
+    together = None
+    if allow is not None:
+        if isinstance(allow, (list, tuple)) and any(of_user is None for of_user in allow):
+            free = torch.tensor([of_user is None for of_user in allow])
+            allow = [[] if of_user is None else of_user for of_user in allow]
+        rows = as_rows(allow, len(empty), device, "allow", catalogue)
+        if rows.dim() == 1:
+            together, free = rows[rows >= 0].unique(), torch.ones_like(empty)
+    for of_kind in (free & ~empty, free & empty):
+        if of_kind.any():
+            yield of_kind.nonzero()[:, 0], together
+    for user in (~free).nonzero()[:, 0].tolist():
+        yield torch.tensor([user]), rows[user][rows[user] >= 0].unique()
+
+
+def extra_of(
+    rows: torch.Tensor | None, scores: torch.Tensor | None, batch: int, device: torch.device, catalogue: int
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Check `extra_rows` and `extra_scores`."""
+    if rows is None and scores is None:
+        return None
+    if rows is None or scores is None or rows.shape != scores.shape or rows.dim() != 2:
+        raise ValueError("extra_rows and extra_scores go together, (batch, n) each.")
+    rows = as_rows(rows, batch, device, "extra_rows", catalogue)
+    in_order = rows.sort(dim=1).values
+    if ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).any():
+        raise ValueError("extra_rows holds a row twice for one user: give it once, with the sum of its extra_scores.")
+    return rows, scores.to(device, torch.float32)
+
+
+def contains(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Which of each user's `wanted` (users, n) are among their `rows` (users, m): (users, n)."""
+    if not rows.shape[1]:
+        return torch.zeros_like(wanted, dtype=torch.bool)
+    in_order = rows.sort(dim=1).values
+    at = torch.searchsorted(in_order, wanted.contiguous()).clamp(max=rows.shape[1] - 1)
+    return in_order.gather(1, at) == wanted
+
+
+def position_in(allowed: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    """Rows -> their places among the sorted `allowed` ones, far below 0 where they are not (or are -1)."""
+    nowhere = -(2**31)
+    if allowed is None:
+        return rows.masked_fill(rows < 0, nowhere)
+    if not len(allowed):
+        return torch.full_like(rows, nowhere)
+    at = torch.searchsorted(allowed, rows.contiguous()).clamp(max=len(allowed) - 1)
+    return at.masked_fill(allowed[at] != rows, nowhere)
+
+
+def block_maxima(scores: torch.Tensor) -> list[torch.Tensor]:
+    """Scores (items, users) -> the maxima of blocks of items, (blocks, users), and that of what is left over."""
+    users = scores.shape[1]
+    whole = len(scores) // BLOCK * BLOCK
+    maxima, width = scores[:whole].view(-1, BLOCK * users), BLOCK * users
+    while width > users:  # halves, compared whole: fast for any number of users, which amax over a middle axis is not
+        width //= 2
+        maxima = torch.maximum(maxima[:, :width], maxima[:, width:])
+    return [maxima] if whole == len(scores) else [maxima, scores[whole:].amax(dim=0, keepdim=True)]
+
+
+__all__ = ["ItemIndex"]
