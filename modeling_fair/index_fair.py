@@ -6,13 +6,11 @@ twice as fast for a single user; `ivf` scores the most promising lists of a part
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from numbers import Integral
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from .decoding_fair import (
     CHUNK_ITEMS,
@@ -24,13 +22,13 @@ from .decoding_fair import (
     sum_rows,
     table_rows,
 )
+from .filters_fair import Rows, as_rows, contains, extra_of, groups, position_in
 from .partition_fair import Partition
 
 BLOCK = 16  # smaller ones make the first pass of a search slower, larger ones the second
 BACKENDS = ("auto", "exact", "pq", "ivf")
 SPARE = 16  # items that faiss returns beyond those wanted: its sums differ in the last bits
 VISIT = 0.05
-Rows = Sequence[int] | Sequence[Sequence[int] | None] | torch.Tensor
 
 
 class ItemIndex:
@@ -418,82 +416,6 @@ def as_codes(item_codes: np.ndarray | torch.Tensor) -> torch.Tensor:
             "integers from 0 on, as tokenizer.item_codes."
         )
     return codes.to(torch.uint8 if not codes.numel() or int(codes.max()) < 256 else torch.int32)
-
-
-def as_rows(rows: Any, batch: int, device: torch.device, name: str, catalogue: int) -> torch.Tensor:
-    """One list of catalogue rows for all users -> (n,); a list a user -> (batch, n), padded with -1.
-
-    Raises:
-        ValueError: naming the argument, for rows outside the catalogue or another number of lists than users.
-    """
-    if isinstance(rows, (torch.Tensor, np.ndarray)):
-        table = torch.as_tensor(rows).to(device).long()
-    elif len(rows) and not isinstance(rows[0], Integral):
-        of_users = [torch.as_tensor(list(of_user), dtype=torch.long) for of_user in rows]
-        table = nn.utils.rnn.pad_sequence(of_users, batch_first=True, padding_value=-1).to(device)
-    else:
-        table = torch.as_tensor(list(rows), dtype=torch.long, device=device)
-    if table.dim() == 2 and len(table) != batch:
-        raise ValueError(f"{name} holds lists for {len(table)} users but there are {batch} histories.")
-    if table.numel() and (table.max() >= catalogue or table.min() < -1):
-        raise ValueError(f"{name} holds a catalogue row outside 0 to {catalogue - 1}: take rows from the tokenizer.")
-    return table
-
-
-def groups(
-    allow: Any, empty: torch.Tensor, device: torch.device, catalogue: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Users who can be served together, all with or all without history (`empty`, (batch,)), and the rows allowed to
-    them, sorted, or None for all rows."""
-    free = torch.full((len(empty),), allow is None)
-    together = None
-    if allow is not None:
-        if isinstance(allow, (list, tuple)) and any(of_user is None for of_user in allow):
-            free = torch.tensor([of_user is None for of_user in allow])
-            allow = [[] if of_user is None else of_user for of_user in allow]
-        rows = as_rows(allow, len(empty), device, "allow", catalogue)
-        if rows.dim() == 1:
-            together, free = rows[rows >= 0].unique(), torch.ones_like(empty)
-    for of_kind in (free & ~empty, free & empty):
-        if of_kind.any():
-            yield of_kind.nonzero()[:, 0], together
-    for user in (~free).nonzero()[:, 0].tolist():
-        yield torch.tensor([user]), rows[user][rows[user] >= 0].unique()
-
-
-def extra_of(
-    rows: torch.Tensor | None, scores: torch.Tensor | None, batch: int, device: torch.device, catalogue: int
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Check `extra_rows` and `extra_scores`."""
-    if rows is None and scores is None:
-        return None
-    if rows is None or scores is None or rows.shape != scores.shape or rows.dim() != 2:
-        raise ValueError("extra_rows and extra_scores go together, (batch, n) each.")
-    rows = as_rows(rows, batch, device, "extra_rows", catalogue)
-    in_order = rows.sort(dim=1).values
-    if ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).any():
-        raise ValueError("extra_rows holds a row twice for one user: give it once, with the sum of its extra_scores.")
-    return rows, scores.to(device, torch.float32)
-
-
-def contains(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Which of each user's `wanted` (users, n) are among their `rows` (users, m): (users, n)."""
-    if not rows.shape[1]:
-        return torch.zeros_like(wanted, dtype=torch.bool)
-    in_order = rows.sort(dim=1).values
-    at = torch.searchsorted(in_order, wanted.contiguous()).clamp(max=rows.shape[1] - 1)
-    return in_order.gather(1, at) == wanted
-
-
-def position_in(allowed: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
-    """Rows -> their places among the sorted `allowed` ones, far below 0 where they are not (or are -1)."""
-    nowhere = -(2**31)
-    if allowed is None:
-        return rows.masked_fill(rows < 0, nowhere)
-    if not len(allowed):
-        return torch.full_like(rows, nowhere)
-    at = torch.searchsorted(allowed, rows.contiguous()).clamp(max=len(allowed) - 1)
-    return at.masked_fill(allowed[at] != rows, nowhere)
 
 
 def block_maxima(scores: torch.Tensor) -> list[torch.Tensor]:
