@@ -83,17 +83,17 @@ class PaddedRPG(nn.Module):
         )
         self.heads = nn.ModuleList(nn.Linear(width, width) for _ in range(config.num_codebooks))
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        rows = batch["input_ids"] + self.first.to(batch["input_ids"].device)
-        states = self.decoder(
-            inputs_embeds=self.codes(rows).mean(dim=-2), attention_mask=batch["attention_mask"]
-        ).last_hidden_state
+    def logits(self, codes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, items, codebooks) -> (batch, items, codebooks, codes), padding included."""
+        inputs = self.codes(codes + self.first.to(codes.device)).mean(dim=-2)
+        states = self.decoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state
         codebooks = nn.functional.normalize(self.codes.weight, dim=-1).unflatten(0, (len(self.heads), -1))
         of_heads = torch.stack([states + nn.functional.silu(head(states)) for head in self.heads], dim=-2)
-        logits = torch.einsum("blcd,ckd->blck", nn.functional.normalize(of_heads, dim=-1), codebooks)
-        return nn.functional.cross_entropy(
-            (logits / self.temperature).flatten(0, -2), batch["labels"].flatten(), ignore_index=-100
-        )
+        return torch.einsum("blcd,ckd->blck", nn.functional.normalize(of_heads, dim=-1), codebooks) / self.temperature
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = self.logits(batch["input_ids"], batch["attention_mask"])
+        return nn.functional.cross_entropy(logits.flatten(0, -2), batch["labels"].flatten(), ignore_index=-100)
 
 
 def padded_fair_loss(model: FairForGenerativeRecommendation, batch: dict[str, torch.Tensor]) -> torch.Tensor:

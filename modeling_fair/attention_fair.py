@@ -119,11 +119,13 @@ class FairAttention(nn.Module):
         attention_mask: torch.Tensor | None,
         attn_implementation: str,
         packing: Packing | None = None,
+        cells: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """States (batch, items, hidden_size), or (packed, hidden_size) with a packing -> output of the same shape, and
-        the maps where the eager form made them of an unpacked batch."""
-        projected = (self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states))
+        """States (batch, items, hidden_size), or (packed, hidden_size) with a packing -> output of the same shape, or
+        of the last items' `cells` alone; and the maps where the eager form made them of an unpacked batch."""
+        queried = hidden_states if cells is None else hidden_states[cells]
+        projected = (self.q_proj(queried), self.k_proj(hidden_states), self.v_proj(hidden_states))
         attention_map = branches = None
         if packing is None:
             output, attention_map, branches = self._attend(*projected, attention_mask, attn_implementation, **kwargs)
@@ -143,9 +145,8 @@ class FairAttention(nn.Module):
             attn_implementation = "eager"
 
         def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            mask = None
-            if attn_implementation == "eager":
-                items = query.shape[1]
+            mask, items = None, query.shape[1]
+            if attn_implementation == "eager" and items > 1:
                 hidden = torch.full((items, items), torch.finfo(query.dtype).min, device=query.device)
                 mask = hidden.triu(1).to(query.dtype)[None, None]
             return self._attend(query, key, value, mask, attn_implementation, **kwargs)[0]
@@ -162,8 +163,7 @@ class FairAttention(nn.Module):
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Projections (batch, items, width) -> outputs (batch, items, heads, head_dim), and maps of the eager form."""
-        batch, items, _ = query.shape
-        query, key, value = (x.view(batch, items, -1, self.head_dim).transpose(1, 2) for x in (query, key, value))
+        query, key, value = (x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2) for x in (query, key, value))
         dropout = self.config.attention_dropout if self.training else 0.0
         if attn_implementation == "eager":
             return eager_attention_forward(self, query, key, value, attention_mask, self.scaling, dropout)

@@ -38,8 +38,9 @@ class FairPredictionHeads(nn.Module):
             )
         blocks = torch.baddbmm(self.bias[:, None], states.expand(len(self.weight), -1, -1), self.weight.mT)
         of_heads = nn.functional.normalize(states + nn.functional.silu(blocks), dim=-1)
-        cosines = of_heads @ nn.functional.normalize(codebooks, dim=-1).mT
-        return cosines.transpose(0, 1) / self.temperature
+        code_norms = torch.linalg.vector_norm(codebooks, dim=-1).clamp(min=1e-12)
+        logits = of_heads @ codebooks.mT / (self.temperature * code_norms)[:, None]
+        return logits.transpose(0, 1)
 
 
 class FusedHeadsAndLoss(torch.autograd.Function):

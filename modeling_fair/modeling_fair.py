@@ -31,7 +31,7 @@ class FairModelOutput(ModelOutput):
 
     Args:
         last_hidden_state: states, (batch, items, hidden_size); those of padding mean nothing. Packed, (packed,
-            hidden_size).
+            hidden_size), or (batch, hidden_size) where only the last items' were wanted.
         packing: on `packed=True`, where each history's items stand among the packed states.
         hidden_states: on `output_hidden_states=True`, the item vectors and the states after each layer.
         attentions: on `output_attentions=True`, for each layer the map that multiplied V, (batch, heads, items,
@@ -118,8 +118,15 @@ class FairDecoderLayer(GradientCheckpointingLayer):
         self.mlp = FairMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor:
-        attention_output = self.self_attn(self.input_norm(hidden_states), attention_mask, **kwargs)[0]
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        cells: torch.Tensor | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        attention_output = self.self_attn(self.input_norm(hidden_states), attention_mask, cells=cells, **kwargs)[0]
+        hidden_states = hidden_states if cells is None else hidden_states[cells]
         hidden_states = hidden_states + self.dropout(attention_output)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
 
@@ -190,6 +197,7 @@ class FairModel(FairPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         packed: bool = False,
+        last_only: bool = False,
         **kwargs,
     ) -> FairModelOutput:
         """
@@ -200,6 +208,8 @@ class FairModel(FairPreTrainedModel):
             inputs_embeds: item vectors instead of `input_ids`, (batch, items, hidden_size).
             packed: whether to leave padding out, which changes no item's state: see [`~packing_fair.Packing`]. Packed
                 states come without hidden states and maps.
+            last_only: whether, of packed histories, only the states of their last items are wanted, (batch,
+                hidden_size): the last layer then runs on them alone. Those of empty histories mean nothing.
 
         Raises:
             ValueError: for both or none of `input_ids` and `inputs_embeds`, for items with another number of codes
@@ -232,10 +242,17 @@ class FairModel(FairPreTrainedModel):
                 config._attn_implementation_internal = "eager"
             causal_mask = create_causal_mask(config, vectors, attention_mask, past_key_values=None)
         hidden_states = self.dropout(vectors + self.embeddings.positions(position_ids))
-        for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, causal_mask, attn_implementation=config._attn_implementation, packing=packing
-            )
+        options = {"attn_implementation": config._attn_implementation, "packing": packing}
+        for layer in self.layers[:-1]:
+            hidden_states = layer(hidden_states, causal_mask, **options)
+        if packing is None or not last_only:
+            hidden_states = self.layers[-1](hidden_states, causal_mask, **options)
+        elif packing.is_even:
+            cells = packing.last_cells[packing.order]
+            of_last = self.layers[-1](hidden_states, causal_mask, cells=cells, **options)
+            hidden_states = of_last.new_zeros(batch, of_last.shape[1]).index_copy(0, packing.order, of_last)
+        else:  # a last item must not read the padding behind it, which the causal form alone keeps from it
+            hidden_states = self.layers[-1](hidden_states, causal_mask, **options)[packing.last_cells]
         return FairModelOutput(last_hidden_state=self.norm(hidden_states), packing=packing)
 
     def _wants(self, kwargs: dict[str, Any], *names: str) -> bool:
@@ -282,7 +299,9 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         """
         if logits_to_keep not in (None, 0, 1):
             raise ValueError(f"logits_to_keep is {logits_to_keep}: give 1 (the last item) or 0 (every item).")
-        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        last_wanted = logits_to_keep == 1 or (logits_to_keep is None and labels is None)
+        last_only = kwargs.get("packed", False) and last_wanted and labels is None
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, last_only=last_only, **kwargs)
         states, packing = outputs.last_hidden_state, outputs.packing
 
         def states_at(places: torch.Tensor) -> torch.Tensor:
@@ -296,8 +315,11 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
                 num_items_in_batch = (targets != -100).sum().clamp(min=1)
             summed = self.heads(states_at(supervised), self.model.embeddings.codebooks(), targets)
             loss = summed / num_items_in_batch
-        if logits_to_keep == 1 or (logits_to_keep is None and labels is None):
-            last = last_item_states(states, attention_mask) if packing is None else states[packing.last_cells]
+        if last_wanted:
+            if packing is None:
+                last = last_item_states(states, attention_mask)
+            else:
+                last = states if last_only else states[packing.last_cells]
             logits = self.code_logits(last)[:, None]
         elif logits_to_keep == 0 and attention_mask is None and packing is None:
             logits = self.code_logits(states)

@@ -23,6 +23,7 @@ class Packing:
         groups: (histories, length) of each group; their products add up to the number of packed cells.
         packed_cells: for every place of the flattened batch its packed cell, (batch * items,); 0 for padding.
         last_cells: packed cell of the last item of each history, (batch,); 0 for an empty one.
+        order: rows of the histories that have items, as they stand in the packed form.
     """
 
     def __init__(self, attention_mask: torch.Tensor):
@@ -47,6 +48,7 @@ class Packing:
             self.groups, parts = [(1, 1)], [places.new_full((1,), batch * items)]
         self.cells = torch.cat(parts)
         self.shape = (batch, items)
+        self.order = order[len(order) - sum(map(bool, in_order)) :]
         packed = torch.arange(len(self.cells), device=device)
         self.packed_cells = places.new_zeros(batch * items + 1).scatter_(0, self.cells, packed)[:-1]
         last = (mask * (ranks + 1)).argmax(dim=1) + torch.arange(batch, device=device) * items
@@ -77,14 +79,32 @@ class Packing:
         sums = wide.new_zeros(self.shape[0] + 1, packed.shape[1])
         return sums.index_add(0, self.histories, wide)[:-1]
 
-    def in_groups(self, attend: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
-        """Call `attend(*tensors of the group, (histories, length, width) each)` for each group; the parts of the
-        packed (packed, width) output are what it returns, (histories, length, ...)."""
+    @property
+    def is_even(self) -> bool:
+        """Whether all groups are of one length, without any padding, as they are on a CPU."""
+        return len(self.order) > 0 and bool(self.is_item.all())
+
+    def in_groups(
+        self, attend: Callable[..., torch.Tensor], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend group by group.
+
+        Args:
+            attend: called with the query, key and value of each group, (histories, items, width); returns (histories,
+                items of the query, ...).
+            query: (packed, width), or (histories, width) in `order` for the last items alone.
+            key, value: (packed, width).
+
+        Returns:
+            (rows of `query`, ...).
+        """
         sizes = [histories * length for histories, length in self.groups]
-        outputs = []
-        for shape, *parts in zip(self.groups, *(tensor.split(sizes) for tensor in tensors), strict=True):
-            outputs.append(attend(*(part.view(*shape, -1) for part in parts)).flatten(0, 1))
-        return torch.cat(outputs)
+        of_queries = sizes if len(query) == len(key) else [histories for histories, _ in self.groups]
+        parts = zip(self.groups, query.split(of_queries), key.split(sizes), value.split(sizes), strict=True)
+        outputs = [
+            attend(*(part.view(group[0], -1, part.shape[-1]) for part in of_group)) for group, *of_group in parts
+        ]
+        return torch.cat([output.flatten(0, 1) for output in outputs])
 
 
 def _groups(lengths: list[int], most: int | None) -> list[tuple[int, int]]:

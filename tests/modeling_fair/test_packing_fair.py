@@ -41,13 +41,17 @@ def test_attention_runs_on_histories_of_one_length():
     assert packing.groups == [(1, 1), (2, 3)]
     shapes = []
 
-    def attend(values):
-        shapes.append(values.shape)
-        return values.cumsum(dim=1)[..., None]
+    def attend(query, key, value):
+        shapes.append((query.shape, key.shape))
+        return query * value.cumsum(dim=1)[:, -query.shape[1] :]
 
     values = torch.ones(7, 2)
-    assert packing.in_groups(attend, values)[:, 0, 0].tolist() == [1, 1, 2, 3, 1, 2, 3]
-    assert shapes == [(1, 1, 2), (2, 3, 2)]
+    assert packing.in_groups(attend, values, values, values)[:, 0].tolist() == [1, 1, 2, 3, 1, 2, 3]
+    assert shapes == [((1, 1, 2), (1, 1, 2)), ((2, 3, 2), (2, 3, 2))]
+    assert packing.order.tolist() == [1, 0, 2] and packing.is_even
+    last = packing.last_cells[packing.order]
+    assert packing.in_groups(attend, values[last], values, values)[:, 0].tolist() == [1, 3, 3]
+    assert shapes[-1] == ((2, 1, 2), (2, 3, 2))
 
 
 def test_accelerators_get_few_groups():
@@ -59,6 +63,7 @@ def test_accelerators_get_few_groups():
 def test_cells_behind_the_shorter_histories_of_a_group_are_padding(monkeypatch):
     monkeypatch.setattr("modeling_fair.packing_fair._groups", lambda lengths, most: [(2, 3)])
     packing = Packing(torch.tensor([[1, 1, 1], [0, 1, 1]]))
+    assert not packing.is_even
     assert packing.is_item.tolist() == [True, True, False, True, True, True]
     assert packing.histories.tolist() == [1, 1, 2, 0, 0, 0]
     assert packing.sum_histories(torch.ones(6, 1))[:, 0].tolist() == [3, 2]
