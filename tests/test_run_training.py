@@ -50,7 +50,7 @@ def arguments(shop: dict[str, str], *more: str) -> list[str]:
 def test_from_a_log_to_named_recommendations(shop, capsys):
     results = main(arguments(shop))
     out = Path(shop["out"])
-    for name in ("config.json", "model.safetensors", "item_codes.safetensors", "catalogue.jsonl", "results.json"):
+    for name in ("config.json", "model.safetensors", "item_codes.safetensors", "catalogue.safetensors", "results.json"):
         assert (out / name).exists(), name
     assert not list(out.glob("*.bin")) and not list(out.glob("*.tmp"))
     assert json.loads((out / "results.json").read_text())["results"] == results["results"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenization_fair.codebooks_fair import Codebooks, check_vectors, fit_codebooks
+from tokenization_fair.codebooks_fair import Codebooks, check_finite, check_shape, fit_codebooks, sample_rows
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,8 @@ def test_same_seed_same_fit(vectors):
 )
 def test_bad_vectors_are_named(bad, named):
     with pytest.raises(ValueError, match=named):
-        check_vectors(bad, 2)
+        check_shape(bad, 2)
+        check_finite(bad, range(2))
 
 
 def test_other_bad_arguments_are_named(vectors, codebooks):
