@@ -137,10 +137,13 @@ class Catalogue:
         """Rows of items, (n,) int64, -1 for ids that are not in the catalogue."""
         left, rows = iter(item_ids), array("q")
         while chunk := list(islice(left, CHUNK)):
-            asked = [item_id or "\0" for item_id in chunk]  # only strings of some length have hashes
-            of_hash = self._index.candidates(hash_strings(*Strings(asked).tensors()))
-            for item_id, candidates in zip(chunk, of_hash, strict=True):
-                rows.append(next((row for row in candidates.tolist() if self.item_ids[row] == item_id), -1))
+            asked = Strings(item_id or "\0" for item_id in chunk)  # only strings of some length have hashes
+            hashes = hash_strings(*asked.tensors())
+            for item_id, row, value in zip(chunk, self._index.first(hashes).tolist(), hashes, strict=True):
+                if row >= 0 and self.item_ids[row] != item_id:
+                    others = self._index.rows(value).tolist()
+                    row = next((other for other in others if self.item_ids[other] == item_id), -1)
+                rows.append(row)
         return np.frombuffer(rows, np.int64)
 
     def row(self, item_id: str) -> int:

@@ -43,10 +43,17 @@ class HashIndex:
         self.order = np.argsort(hashes, kind="stable")
         self.hashes = hashes[self.order]
 
-    def candidates(self, hashes: np.ndarray) -> list[np.ndarray]:
-        """For each of the hashes (m,) the rows that have it, in ascending order."""
-        first, last = (np.searchsorted(self.hashes, hashes, side=side).tolist() for side in ("left", "right"))
-        return [self.order[start:end] for start, end in zip(first, last, strict=True)]
+    def first(self, hashes: np.ndarray) -> np.ndarray:
+        """The first row of each of the hashes (m,), -1 for none."""
+        if not len(self.hashes):
+            return np.full(len(hashes), -1)
+        place = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+        return np.where(self.hashes[place] == hashes, self.order[place], -1)
+
+    def rows(self, value: np.uint64) -> np.ndarray:
+        """The rows of a hash, in ascending order."""
+        start, end = np.searchsorted(self.hashes, value), np.searchsorted(self.hashes, value, side="right")
+        return self.order[start:end]
 
     def repeated(self) -> np.ndarray:
         """Rows whose hash another row has too, in ascending order."""

@@ -76,7 +76,7 @@ def resolve_collisions(
     given: set[bytes] = set()
 
     def is_free(changed: np.ndarray) -> bool:
-        (held_by,) = index.candidates(hash_rows(changed[None]))
+        held_by = index.rows(hash_rows(changed[None])[0])
         return changed.tobytes() not in given and not (codes[held_by] == changed).all(axis=1).any()
 
     # Alternatives are made for each item, but items of (nearly) the same vector go on where the one before them

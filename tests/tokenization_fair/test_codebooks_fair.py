@@ -78,6 +78,15 @@ def test_same_seed_same_fit(vectors):
     assert fits[0] == fits[1]
 
 
+def test_a_fit_reads_a_seeded_sample_of_many_rows(monkeypatch):
+    rows = np.arange(10, 110)
+    assert sample_rows(rows, 0) is rows
+    monkeypatch.setattr("tokenization_fair.codebooks_fair.FIT_SAMPLE", 20)
+    drawn = sample_rows(rows, 0)
+    assert len(np.intersect1d(drawn, rows)) == 20 and (np.diff(drawn) > 0).all()
+    assert np.array_equal(drawn, sample_rows(rows, 0)) and not np.array_equal(drawn, sample_rows(rows, 1))
+
+
 @pytest.mark.parametrize(
     "bad, named",
     [
