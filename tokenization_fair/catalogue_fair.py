@@ -137,12 +137,15 @@ class Catalogue:
         """Rows of items, (n,) int64, -1 for ids that are not in the catalogue."""
         left, rows = iter(item_ids), array("q")
         while chunk := list(islice(left, CHUNK)):
-            asked = Strings(item_id or "\0" for item_id in chunk)  # only strings of some length have hashes
-            hashes = hash_strings(*asked.tensors())
-            for item_id, row, value in zip(chunk, self._index.first(hashes).tolist(), hashes, strict=True):
-                if row >= 0 and self.item_ids[row] != item_id:
-                    others = self._index.rows(value).tolist()
-                    row = next((other for other in others if self.item_ids[other] == item_id), -1)
+            asked = [item_id.encode(*UTF8) or b"\xff" for item_id in chunk]  # "" has no hash; no item is \xff in UTF-8
+            offsets = np.cumsum([0, *map(len, asked)])
+            hashes = hash_strings(np.frombuffer(b"".join(asked), np.uint8), offsets)
+            first = self._index.first(hashes)
+            starts, ends = (self.item_ids.tensors()[1][first + end].tolist() for end in (0, 1))
+            for number, row in enumerate(first.tolist()):
+                if row >= 0 and self.item_ids.data[starts[number] : ends[number]] != asked[number]:
+                    others = self._index.rows(hashes[number]).tolist()
+                    row = next((other for other in others if self.item_ids[other] == chunk[number]), -1)
                 rows.append(row)
         return np.frombuffer(rows, np.int64)
 
@@ -185,6 +188,8 @@ class Catalogue:
             columns = [
                 Strings.of(tensors.pop(name), tensors.pop(f"{name}.offsets")) for name in ("item_ids", "titles")
             ]
+            if len(columns[0]) != len(columns[1]):
+                raise ValueError(f"{len(columns[0])} item ids but {len(columns[1])} titles")
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path} is no catalogue ({error}): fetch it again.") from error
         catalogue._hold(*columns)
