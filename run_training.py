@@ -42,7 +42,7 @@ from data_fair import (
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.metrics_fair import metrics_table
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
-from tokenization_fair.codebooks_fair import check_vectors
+from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
 SOURCES = ("dataset", "sequences_file", "interactions_file", "amazon_reviews")
@@ -110,6 +110,10 @@ class TokenizerArguments:
     collisions: str = field(
         default="resolve", metadata={"help": "items with equal codes", "choices": ["resolve", "keep"]}
     )
+    tokenizer_work_dir: str | None = field(
+        default=None,
+        metadata={"help": "folder that keeps finished batches of items, for a run that goes on where one stopped"},
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "FAIR checkpoint to go on from, with its tokenizer; items it lacks are added"}
     )
@@ -172,7 +176,7 @@ def load_data(data: DataArguments) -> tuple[Dataset, Dataset]:
         sequences = amazon_interactions(
             data.amazon_reviews, data.amazon_year, cache_dir=data.cache_dir, k_core=data.k_core
         )
-        keep = set(item_counts(sequences))
+        keep = set(interaction_counts(sequences)[0].to_pylist())
         return sequences, amazon_items(data.amazon_metadata, data.amazon_year, keep=keep, **text)
     if not data.items_file:
         raise ValueError(f"--{given[0]} needs --items_file, the file with the items' texts.")
@@ -202,12 +206,36 @@ def split_data(sequences: Dataset, data: DataArguments) -> tuple[DatasetDict, Sp
     return splits, report
 
 
-def item_counts(sequences: Dataset) -> dict[str, int]:
-    """Interactions of each item."""
-    column = sequences.with_format("arrow")["item_ids"]
-    chunks = column[:].chunks if hasattr(column[:], "chunks") else [column[:]]
-    counts = pc.value_counts(pa.chunked_array([pc.list_flatten(chunk) for chunk in chunks]))
-    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+def _arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """A column as it lies on disk, memory-mapped."""
+    column = dataset.with_format("arrow")[name][:]
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+
+
+def interaction_counts(sequences: Dataset) -> tuple[pa.Array, np.ndarray]:
+    """Ids of the items that the sequences hold, and how often each stands there, (ids,) int64."""
+    lists = _arrow_column(sequences, "item_ids")
+    counts = pc.value_counts(pa.chunked_array([pc.list_flatten(chunk) for chunk in lists.chunks]))
+    return counts.field("values"), counts.field("counts").to_numpy()
+
+
+def item_counts(sequences: Dataset, items: Dataset) -> np.ndarray:
+    """Interactions of each item, (items,) int64.
+
+    Raises:
+        ValueError: naming one, if the interactions hold items that the items lack.
+    """
+    met, times = interaction_counts(sequences)
+    rows = pc.index_in(met, value_set=_arrow_column(items, "item_id").cast(met.type))
+    if rows.null_count:
+        missing = sorted(met.filter(rows.is_null()).to_pylist())
+        raise ValueError(
+            f"The interactions hold {len(missing)} item(s) that the items lack, such as {missing[0]!r}: add them to "
+            "the items, or take them out of the interactions."
+        )
+    counts = np.zeros(len(items), dtype=np.int64)
+    counts[rows.to_numpy()] = times
+    return counts
 
 
 def load_embeddings(path: str | None) -> np.ndarray | None:
@@ -225,9 +253,11 @@ def make_tokenizer(
     """The tokenizer of the checkpoint to go on from, with the items it lacks, or a new one."""
     embeddings = load_embeddings(data.item_embeddings)
     if embeddings is not None:
-        check_vectors(embeddings, len(items), f"vectors of {data.item_embeddings}")
+        check_shape(embeddings, len(items), f"vectors of {data.item_embeddings}")
+        check_finite(embeddings, range(len(items)), f"vectors of {data.item_embeddings}")
     if settings.model_name_or_path is None:
-        counts = item_counts(train)
+        counts = item_counts(train, items)
+        met = _arrow_column(items, "item_id").filter(pa.array(counts > 0))
         return FairTokenizer.fit(
             items,
             embeddings=embeddings,
@@ -236,15 +266,21 @@ def make_tokenizer(
             codebook_size=model.codebook_size,
             pca_dim=settings.pca_dim,
             whiten=settings.whiten,
-            fit_item_ids=counts,
+            fit_item_ids=(item_id for chunk in met.chunks for item_id in chunk.to_pylist()),
             item_counts=counts,
             collisions=settings.collisions,
             model_max_length=model.max_position_embeddings,
             seed=seed,
+            work_dir=settings.tokenizer_work_dir,
         )
     tokenizer = FairTokenizer.from_pretrained(settings.model_name_or_path)
-    new = [row for row, item_id in enumerate(items["item_id"]) if item_id not in tokenizer.catalogue.rows]
-    tokenizer.add_items(items.select(new), None if embeddings is None else embeddings[new], show_progress=True)
+    new = np.flatnonzero(tokenizer.catalogue.rows_of(items["item_id"]) < 0)
+    tokenizer.add_items(
+        items.select(new),
+        None if embeddings is None else embeddings[new],
+        work_dir=settings.tokenizer_work_dir,
+        show_progress=True,
+    )
     return tokenizer
 
 
@@ -269,16 +305,6 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def check_items(sequences: Dataset, items: Dataset) -> None:
-    """Raises ValueError, naming one, if the interactions hold items that the items lack."""
-    missing = sorted(set(item_counts(sequences)) - set(items["item_id"]))
-    if missing:
-        raise ValueError(
-            f"The interactions hold {len(missing)} item(s) that the items lack, such as {missing[0]!r}: add them to "
-            "the items, or take them out of the interactions."
-        )
 
 
 @dataclass
@@ -321,7 +347,7 @@ def prepare(arguments: list[str]) -> Job:
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
     with args.main_process_first(desc="preparing data"):
         sequences, items = load_data(data)
-        check_items(sequences, items)
+        item_counts(sequences, items)  # raises where they do not fit together
         splits, report = split_data(sequences, data)
         if args.process_index == 0 and not resume:
             tokenizer = make_tokenizer(items, splits["train"], data, settings, config, args.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import datasets
 from data_fair.caching import dataset_from_records
 from data_fair.files import StrPath, as_paths, column_names, place, read_records
 from data_fair.item_text import DEFAULT_TEXT_FIELDS, field_text, item_text, short_title
+from data_fair.repeats import first_repeat
 
 ID_COLUMNS = ("item_id", "id", "asin", "parent_asin")
 ITEM_FEATURES = datasets.Features({name: datasets.Value("string") for name in ("item_id", "title", "text")})
@@ -110,14 +112,17 @@ def make_item(
 
 
 def _items(paths: Sequence[Path], id_columns: Sequence[str], **arguments: Any) -> Iterator[dict[str, str]]:
-    seen: dict[str, str] = {}
+    hashes = array("q")
     for path, id_column in zip(paths, id_columns, strict=True):
         for number, record in read_records(path):
-            where = place(path, number)
-            item = make_item(where, record, id_column, **arguments)
-            if item["item_id"] in seen:
-                raise ValueError(
-                    f"{where} has the item id {item['item_id']!r} again, first in {seen[item['item_id']]}: keep one."
-                )
-            seen[item["item_id"]] = where
+            item = make_item(place(path, number), record, id_column, **arguments)
+            hashes.append(hash(item["item_id"]))
             yield item
+
+    def again() -> Iterator[tuple[str, str]]:
+        for path, id_column in zip(paths, id_columns, strict=True):
+            yield from ((str(record[id_column]), place(path, number)) for number, record in read_records(path))
+
+    if repeat := first_repeat(hashes, again):
+        item_id, where, first = repeat
+        raise ValueError(f"{where} has the item id {item_id!r} again, first in {first}: keep one.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import datasets
 
 from data_fair.caching import dataset_from_records
 from data_fair.files import StrPath, as_paths, place, read_lines
+from data_fair.repeats import first_repeat
 
 _STRING = datasets.Value("string")
 _FEATURES = datasets.Features({"user_id": _STRING, "item_ids": datasets.List(_STRING)})
@@ -35,16 +37,19 @@ def read_sequence_file(path: StrPath, cache_dir: StrPath | None = None) -> datas
 
 
 def _sequences(paths: Sequence[Path]) -> Iterator[dict[str, object]]:
-    lines: dict[str, int] = {}
+    hashes = array("q")
     for path in paths:
         for number, line in read_lines(path):
             user, *items = line.split()
             if not items:
                 raise ValueError(f"{place(path, number)} has the user {user!r} and no item: write `user item item …`.")
-            if user in lines:
-                raise ValueError(
-                    f"{place(path, number)} has the user {user!r} again, first on line {lines[user]}: "
-                    "write one line a user."
-                )
-            lines[user] = number
+            hashes.append(hash(user))
             yield {"user_id": user, "item_ids": items}
+
+    def again() -> Iterator[tuple[str, str]]:
+        for path in paths:
+            yield from ((line.split()[0], place(path, number)) for number, line in read_lines(path))
+
+    if repeat := first_repeat(hashes, again):
+        user, where, first = repeat
+        raise ValueError(f"{where} has the user {user!r} again, first in {first}: write one line a user.")

@@ -116,7 +116,7 @@ class RecommendationPipeline(Pipeline):
         if not all(isinstance(history, (list, tuple)) for history in histories):
             raise ValueError('The "history" of a request is a list of item ids, oldest first.')
         whole = self.tokenizer.rows_of(histories)
-        known = [[self.tokenizer.catalogue.items[row]["item_id"] for row in rows] for rows in whole]
+        known = [[self.tokenizer.catalogue.item_ids[row] for row in rows] for rows in whole]
         encoded = self.tokenizer(known, return_tensors="pt")
         return {"encoded": encoded, "seen": whole, "requests": requests}
 
@@ -149,7 +149,7 @@ class RecommendationPipeline(Pipeline):
             titles = self.tokenizer.titles([row for row, _ in kept])
             answers.append(
                 [
-                    {"item_id": self.tokenizer.catalogue.items[row]["item_id"], "score": score, "title": title}
+                    {"item_id": self.tokenizer.catalogue.item_ids[row], "score": score, "title": title}
                     for (row, score), title in zip(kept, titles, strict=True)
                 ]
             )

@@ -7,15 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from safetensors.numpy import load_file
 from transformers import pipeline
 
-from run_training import main, parse_arguments
+from run_training import item_counts, main, parse_arguments
+from tokenization_fair import streaming_fair
+from tokenization_fair.codebooks_fair import Codebooks
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -50,7 +54,13 @@ def arguments(shop: dict[str, str], *more: str) -> list[str]:
 def test_from_a_log_to_named_recommendations(shop, capsys):
     results = main(arguments(shop))
     out = Path(shop["out"])
-    for name in ("config.json", "model.safetensors", "item_codes.safetensors", "catalogue.jsonl", "results.json"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "item_codes.safetensors",
+        "catalogue.safetensors",
+        "results.json",
+    ):
         assert (out / name).exists(), name
     assert not list(out.glob("*.bin")) and not list(out.glob("*.tmp"))
     assert json.loads((out / "results.json").read_text())["results"] == results["results"]
@@ -104,6 +114,42 @@ def test_a_checkpoint_of_another_tokenizer_is_not_resumed(shop, tmp_path):
     (checkpoint / "config.json").write_text(json.dumps({**saved, "codebook_fingerprint": "0123"}))
     with pytest.raises(ValueError, match="fit 0123"):
         main(arguments(shop, *short, "--max_steps", "4", "--resume_from_checkpoint", str(checkpoint)))
+
+
+def test_a_run_that_stopped_while_tokenising_goes_on_there(shop, tmp_path, monkeypatch):
+    work = ["--tokenizer_work_dir", str(tmp_path / "work"), "--max_steps", "2"]
+    encode = Codebooks.encode
+    monkeypatch.setattr(streaming_fair.Codebooks, "encode", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(arguments(shop, *work))
+    fits: list[str] = []
+    monkeypatch.setattr(streaming_fair.Codebooks, "encode", encode)
+    monkeypatch.setattr("tokenization_fair.tokenization_fair.fit_codebooks", lambda *_: fits.append("again"))
+    resumed = main(arguments(shop, *work))
+    assert not fits, "the codebooks of the first run were used"
+    monkeypatch.undo()
+    plain = main(arguments({**shop, "out": str(tmp_path / "plain")}, "--max_steps", "2"))
+    assert resumed["id_quality"] == plain["id_quality"]
+    for name in ("item_codes.safetensors", "codebooks.safetensors", "model.safetensors"):
+        assert (Path(shop["out"]) / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    with pytest.raises(ValueError, match="pca_dim 128, now 8"):
+        main(arguments({**shop, "out": str(tmp_path / "other")}, *work, "--pca_dim", "8"))
+
+
+def test_counting_items_reads_batches_from_disk(tmp_path):
+    users = [[f"i{n % 7}", f"i{n % 3}"] for n in range(5_000)]
+    Dataset.from_dict({"user_id": [f"u{n}" for n in range(5_000)], "item_ids": users}).to_parquet(
+        tmp_path / "s.parquet"
+    )
+    items = Dataset.from_dict({"item_id": [f"i{n}" for n in range(9)]})
+    sequences = Dataset.from_parquet(str(tmp_path / "s.parquet"), cache_dir=str(tmp_path))
+    expected = Counter(item for user in users for item in user)
+    for order in (list(range(9)), [8, 3, 4, 1, 0, 2, 7, 6, 5]):
+        counts = item_counts(sequences, items.select(order))
+        assert counts.tolist() == [expected[f"i{n}"] for n in order]
+    assert item_counts(sequences.select([1, 8]), items).sum() == 4
+    with pytest.raises(ValueError, match="5 item.*'i2'"):
+        item_counts(sequences, items.select([0, 1]))
 
 
 def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):

@@ -6,6 +6,7 @@ that its parts are independent, and cut into `num_codebooks` parts; each part's 
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -16,11 +17,11 @@ FIT_SAMPLE = 200_000  # vectors that a fit reads at most: 780 a centroid, where 
 ENCODE_CHUNK = 16_384
 
 
-def check_vectors(vectors: np.ndarray, count: int, what: str = "item embeddings") -> np.ndarray:
-    """Check that `vectors` are (count, dim) finite floats.
+def check_shape(vectors: np.ndarray, count: int, what: str = "item embeddings") -> None:
+    """Check that `vectors` are (count, dim) floats.
 
     Raises:
-        ValueError: naming what is wrong and, for values that are not finite, the first row that holds one.
+        ValueError: naming what is wrong.
     """
     if vectors.ndim != 2 or len(vectors) != count:
         raise ValueError(
@@ -28,12 +29,19 @@ def check_vectors(vectors: np.ndarray, count: int, what: str = "item embeddings"
         )
     if not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(f"The {what} hold {vectors.dtype}: give float16, float32 or float64.")
-    for start in range(0, count, ENCODE_CHUNK):
+
+
+def check_finite(vectors: np.ndarray, rows: np.ndarray | range, what: str = "item embeddings") -> None:
+    """Check that the vectors of some rows hold neither NaN nor infinity.
+
+    Raises:
+        ValueError: naming the first row that does.
+    """
+    for start in range(0, len(vectors), ENCODE_CHUNK):
         finite = np.isfinite(vectors[start : start + ENCODE_CHUNK]).all(axis=1)
         if not finite.all():
-            row = start + int(np.argmin(finite))
+            row = int(rows[start + int(np.argmin(finite))])
             raise ValueError(f"The {what} hold NaN or infinity in row {row} (counted from 0): encode that item again.")
-    return vectors
 
 
 @dataclass
@@ -60,11 +68,20 @@ class Codebooks:
     def codebook_size(self) -> int:
         return self.centroids.shape[1]
 
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What was fitted, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "Codebooks":
+        """What `tensors` gave, possibly among others."""
+        return cls(**{field.name: tensors[field.name] for field in fields(cls)})
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any number of the fit."""
         digest = hashlib.sha256()
-        for field in fields(self):
-            digest.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
+        for tensor in self.tensors().values():
+            digest.update(np.ascontiguousarray(tensor).tobytes())
         return digest.hexdigest()[:16]
 
     def rotate(self, vectors: np.ndarray) -> np.ndarray:
@@ -87,9 +104,16 @@ class Codebooks:
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors (n, dim) -> codes (n, num_codebooks), the nearest centroid of each part."""
         codes: np.ndarray = np.empty((len(vectors), self.num_codebooks), dtype=code_dtype(self.codebook_size))
+        # |part - centroid|^2 / 2 without |part|^2, which is the same for all centroids, in one product: [part, 1] with
+        # [-centroid, |centroid|^2 / 2]. A codebook at a time, so that the distances of a chunk stay in the cache.
+        centroids = self.centroids.astype(np.float64)
+        halves = (centroids**2).sum(axis=-1, keepdims=True) / 2
+        tables = np.concatenate([-centroids, halves], axis=-1).transpose(0, 2, 1)
         for start in range(0, len(vectors), 1024):
             parts = self.rotate(np.asarray(vectors[start : start + 1024]))
-            codes[start : start + 1024] = self.distances(parts).argmin(axis=-1)
+            padded = np.concatenate([parts, np.ones_like(parts[..., :1])], axis=-1)
+            for codebook, table in enumerate(tables):
+                codes[start : start + 1024, codebook] = (padded[:, codebook] @ table).argmin(axis=-1)
         return codes
 
     def reconstruction_error(self, vectors: np.ndarray, codes: np.ndarray) -> float:
@@ -107,18 +131,39 @@ def code_dtype(codebook_size: int) -> type:
     return np.uint8 if codebook_size <= 256 else np.uint16
 
 
+def sample_rows(rows: np.ndarray, seed: int) -> np.ndarray:
+    """The rows, in ascending order, that a fit reads of `rows`: all, or a seeded sample of 200,000."""
+    if len(rows) <= FIT_SAMPLE:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), FIT_SAMPLE, replace=False))]
+
+
+def check_fit(count: int, codebook_size: int, pca_dim: int) -> None:
+    """Check what can be checked before any vector is there.
+
+    Raises:
+        ValueError: for fewer than 2 vectors, a codebook size that is no power of two, or no dimension.
+    """
+    if codebook_size < 2 or codebook_size & (codebook_size - 1):
+        raise ValueError(f"codebook_size is {codebook_size}: give a power of two, such as 256.")
+    if pca_dim < 1:
+        raise ValueError(f"pca_dim is {pca_dim}: give it at least 1.")
+    if count < 2:
+        raise ValueError(f"A tokenizer cannot be fitted on {count} item: give it at least 2.")
+
+
 def fit_codebooks(
     vectors: np.ndarray, num_codebooks: int, codebook_size: int, pca_dim: int, whiten: bool, seed: int
 ) -> Codebooks:
     """Fit PCA and OPQ with faiss.
 
     Args:
-        vectors: of the items seen in training, (n, dim); a seeded sample of 200,000 is used of more.
+        vectors: of the items seen in training, (n, dim), or of a sample of them (`sample_rows`).
         num_codebooks: codes an item.
         codebook_size: centroids a codebook, a power of two; made smaller, with a warning, than or equal to n.
         pca_dim: dimensions kept, rounded down to a multiple of `num_codebooks`.
         whiten: whether PCA scales its dimensions to equal variance.
-        seed: of the sample and of k-means.
+        seed: of k-means.
 
     Raises:
         ValueError: for fewer than 2 vectors, or a codebook size that is no power of two.
@@ -128,16 +173,9 @@ def fit_codebooks(
         import faiss
     except ImportError as error:
         raise ImportError("Fitting a tokenizer needs faiss: pip install faiss-cpu.") from error
-    if codebook_size < 2 or codebook_size & (codebook_size - 1):
-        raise ValueError(f"codebook_size is {codebook_size}: give a power of two, such as 256.")
-    if pca_dim < 1:
-        raise ValueError(f"pca_dim is {pca_dim}: give it at least 1.")
-    if len(vectors) < 2:
-        raise ValueError(f"A tokenizer cannot be fitted on {len(vectors)} item: give it at least 2.")
-    if len(vectors) > FIT_SAMPLE:
-        rows = np.random.default_rng(seed).choice(len(vectors), FIT_SAMPLE, replace=False)
-        vectors = vectors[np.sort(rows)]
-    vectors = check_vectors(np.ascontiguousarray(vectors, dtype=np.float32), len(vectors))
+    check_fit(len(vectors), codebook_size, pca_dim)
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    check_finite(vectors, range(len(vectors)))
     count, dim = vectors.shape
     if codebook_size > count:
         shrunk = 1 << (count.bit_length() - 1)

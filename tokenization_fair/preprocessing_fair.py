@@ -1,11 +1,18 @@
 """Sequences of item ids -> examples of catalogue rows, through `datasets`, which caches each step."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
+from datasets.fingerprint import Hasher
 
+from .catalogue_fair import Catalogue
 from .tokenization_fair import FairTokenizer
+
+# Part of every prepared split's fingerprint: raise it when what is prepared changes.
+PREPARING_VERSION = 1
 
 
 def windows(rows: Sequence[int], max_length: int) -> list[list[int]]:
@@ -39,6 +46,7 @@ def prepare_datasets(splits: DatasetDict, tokenizer: FairTokenizer, max_length: 
         ValueError: naming an item that is not in the catalogue.
     """
     limit = max_length or tokenizer.model_max_length
+    catalogue = tokenizer.catalogue.fingerprint()
     prepared = {}
     for name, split in splits.items():
         prepare = _training_examples if name == "train" else _evaluation_examples
@@ -46,7 +54,9 @@ def prepare_datasets(splits: DatasetDict, tokenizer: FairTokenizer, max_length: 
             prepare,
             batched=True,
             remove_columns=split.column_names,
-            fn_kwargs={"rows": tokenizer.catalogue.rows, "limit": limit},
+            fn_kwargs={"catalogue": tokenizer.catalogue, "limit": limit},
+            # Of its own, or datasets would pickle the whole catalogue to make one.
+            new_fingerprint=Hasher.hash((PREPARING_VERSION, name, split._fingerprint, catalogue, limit)),
             desc=f"Tokenising the {name} split",
         )
     prepared["train"] = _numbered(prepared["train"])
@@ -59,24 +69,23 @@ def _numbered(train: Dataset) -> Dataset:
     )
 
 
-def _rows(item_ids: Sequence[str], rows: dict[str, int]) -> list[int]:
-    try:
-        return [rows[item_id] for item_id in item_ids]
-    except KeyError as error:
-        raise ValueError(
-            f"The interactions hold item {error.args[0]!r}, which the items do not: add it to the items."
-        ) from None
+def _rows(sequences: Sequence[Sequence[str]], catalogue: Catalogue) -> list[list[int]]:
+    rows = catalogue.rows_of(item_id for item_ids in sequences for item_id in item_ids)
+    if (rows < 0).any():
+        missing = next(islice((item_id for item_ids in sequences for item_id in item_ids), int(rows.argmin()), None))
+        raise ValueError(f"The interactions hold item {missing!r}, which the items do not: add it to the items.")
+    ends = np.cumsum([len(item_ids) for item_ids in sequences])
+    return [of_user.tolist() for of_user in np.split(rows, ends[:-1])]
 
 
-def _training_examples(batch: dict[str, list[Any]], rows: dict[str, int], limit: int) -> dict[str, list[Any]]:
-    examples = [window for item_ids in batch["item_ids"] for window in windows(_rows(item_ids, rows), limit)]
-    return {"item_ids": examples}
+def _training_examples(batch: dict[str, list[Any]], catalogue: Catalogue, limit: int) -> dict[str, list[Any]]:
+    return {"item_ids": [window for rows in _rows(batch["item_ids"], catalogue) for window in windows(rows, limit)]}
 
 
-def _evaluation_examples(batch: dict[str, list[Any]], rows: dict[str, int], limit: int) -> dict[str, list[Any]]:
-    histories = [_rows(history, rows) for history in batch["history"]]
+def _evaluation_examples(batch: dict[str, list[Any]], catalogue: Catalogue, limit: int) -> dict[str, list[Any]]:
+    histories = _rows(batch["history"], catalogue)
     return {
         "item_ids": [history[-limit:] for history in histories],
-        "target_id": _rows(batch["target"], rows),
+        "target_id": _rows([batch["target"]], catalogue)[0],
         "seen_ids": histories,
     }

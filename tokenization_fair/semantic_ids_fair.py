@@ -6,7 +6,9 @@ from itertools import combinations
 
 import numpy as np
 
-from .codebooks_fair import Codebooks
+from .codebooks_fair import ENCODE_CHUNK, Codebooks
+from .hash_index_fair import HashIndex, hash_rows
+from .streaming_fair import ItemVectors
 
 ALTERNATIVES = 512  # cheapest single changes that are combined to pairs once every single change is taken
 
@@ -17,10 +19,11 @@ def equal_codes(codes: np.ndarray) -> list[np.ndarray]:
     Args:
         codes: (items, num_codebooks).
     """
-    if len(codes) == 0:
+    rows = HashIndex(hash_rows(codes)).repeated()
+    if len(rows) == 0:
         return []
-    _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
-    order = np.argsort(inverse, kind="stable")
+    _, inverse, counts = np.unique(codes[rows], axis=0, return_inverse=True, return_counts=True)
+    order = rows[np.argsort(inverse, kind="stable")]
     groups = np.split(order, np.cumsum(counts)[:-1])
     return [group for group in groups if len(group) > 1]
 
@@ -47,7 +50,7 @@ def _changes(distances: np.ndarray, codes: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def resolve_collisions(
-    codes: np.ndarray, codebooks: Codebooks, vectors: np.ndarray, first_new: int = 0
+    codes: np.ndarray, codebooks: Codebooks, vectors: np.ndarray | ItemVectors, first_new: int = 0
 ) -> tuple[np.ndarray, int]:
     """Give items with equal codes codes of their own: the first of a group (or the one that had them before) keeps
     them, each other one takes the free tuple nearest to its vector.
@@ -55,33 +58,42 @@ def resolve_collisions(
     Args:
         codes: of the whole catalogue, (items, num_codebooks).
         codebooks: what encoded them.
-        vectors: of the rows from `first_new` on, (items - first_new, dim).
+        vectors: `vectors[rows]` of the rows from `first_new` on, (items - first_new, dim); only those of items that
+            may be moved are read.
         first_new: rows below it are never changed.
 
     Returns:
         The codes (a copy) and how many items were moved. An item keeps codes it shares where no free tuple is near,
         as in codebooks too small for the catalogue.
     """
-    codes = codes.copy()
+    resolved = codes.copy()
     moved = 0
-    taken: set[bytes] | None = None
-    for group in equal_codes(codes):
-        taken = taken if taken is not None else {row.tobytes() for row in codes}
-        # Alternatives are made for each item, but items of (nearly) the same vector go on where the one before them
-        # stopped, or large groups of equal texts would take quadratic time.
-        previous: tuple[np.ndarray, Iterator[np.ndarray]] | None = None
-        for row in group[1:]:
-            if row < first_new:
-                continue
-            distances = codebooks.distances(codebooks.rotate(vectors[row - first_new][None]))[0]
-            if previous is None or not np.allclose(previous[0], distances, rtol=1e-3):
-                previous = (distances, _changes(distances.copy(), codes[row].copy()))
-            free = next((changed for changed in previous[1] if changed.tobytes() not in taken), None)
+    groups = [group[1:][group[1:] >= first_new] for group in equal_codes(codes)]
+    rows = np.concatenate([np.zeros(0, np.int64), *groups])
+    group_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    # Codes stay taken: the first of a group keeps them.
+    index = HashIndex(hash_rows(codes) if len(rows) else np.zeros(0, np.uint64))
+    given: set[bytes] = set()
+
+    def is_free(changed: np.ndarray) -> bool:
+        held_by = index.rows(hash_rows(changed[None])[0])
+        return changed.tobytes() not in given and not (codes[held_by] == changed).all(axis=1).any()
+
+    # Alternatives are made for each item, but items of (nearly) the same vector go on where the one before them
+    # stopped, or large groups of equal texts would take quadratic time.
+    previous: tuple[int, np.ndarray, Iterator[np.ndarray]] | None = None
+    for start in range(0, len(rows), ENCODE_CHUNK):
+        chunk = rows[start : start + ENCODE_CHUNK]
+        for row, group, vector in zip(chunk, group_of[start:], vectors[chunk - first_new], strict=False):
+            distances = codebooks.distances(codebooks.rotate(vector[None]))[0]
+            if previous is None or previous[0] != group or not np.allclose(previous[1], distances, rtol=1e-3):
+                previous = (group, distances, _changes(distances.copy(), codes[row].copy()))
+            free = next(filter(is_free, previous[2]), None)
             if free is not None:
-                codes[row] = free
-                taken.add(free.tobytes())
+                resolved[row] = free
+                given.add(free.tobytes())
                 moved += 1
-    return codes, moved
+    return resolved, moved
 
 
 def id_quality(codes: np.ndarray, codebook_size: int) -> dict[str, float | int]:

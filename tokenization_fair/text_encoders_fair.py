@@ -11,7 +11,7 @@ MAX_TERMS = 50_000
 
 
 class TextEncoder(Protocol):
-    def encode(self, texts: Sequence[str], show_progress: bool = False) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Texts -> float32 vectors of unit length, (texts, dim)."""
         ...
 
@@ -47,9 +47,9 @@ class SentenceEncoder:
                 f"model, connect to the Hub, or use text_encoder={TFIDF!r}."
             ) from error
 
-    def encode(self, texts: Sequence[str], show_progress: bool = False) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         return self.model.encode(
-            list(texts), normalize_embeddings=True, show_progress_bar=show_progress, convert_to_numpy=True
+            list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         ).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -98,7 +98,7 @@ class TfidfEncoder:
             raise ImportError("text_encoder='tfidf' needs scikit-learn: pip install scikit-learn.") from error
         return TfidfVectorizer(**TFIDF_WORDS, **options)
 
-    def encode(self, texts: Sequence[str], show_progress: bool = False) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         if self._vectorizer is None:
             self._vectorizer = self._new_vectorizer(vocabulary={term: i for i, term in enumerate(self.terms)})
             self._vectorizer.idf_ = self.idf

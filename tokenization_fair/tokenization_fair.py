@@ -1,27 +1,28 @@
 """The semantic-ID tokenizer: item ids in, codes out, with all it takes to give codes to new items later."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from transformers import BatchEncoding, PreTrainedTokenizer
 
 from .catalogue_fair import Catalogue
-from .codebooks_fair import Codebooks, check_vectors, code_dtype, fit_codebooks
+from .codebooks_fair import FIT_SAMPLE, Codebooks, check_fit, code_dtype, fit_codebooks, sample_rows
 from .semantic_ids_fair import id_quality, resolve_collisions
+from .streaming_fair import BATCH_SIZE, Items, ItemVectors, WorkFolder, array_sha256, encode_items
+from .tensors_fair import read_tensors, write_tensors
 from .text_encoders_fair import TFIDF, SentenceEncoder, TextEncoder, TfidfEncoder
 
 DEFAULT_TEXT_ENCODER = "sentence-transformers/sentence-t5-base"
 VOCAB_FILES_NAMES = {
     "item_codes_file": "item_codes.safetensors",
     "codebooks_file": "codebooks.safetensors",
-    "catalogue_file": "catalogue.jsonl",
+    "catalogue_file": "catalogue.safetensors",
 }
-CODEBOOK_TENSORS = ("mean", "projection", "rotation", "centroids")
 COLLISIONS = ("resolve", "keep")
 
 
@@ -72,8 +73,6 @@ class FairTokenizer(PreTrainedTokenizer):
         missing = [name for name, file in zip(VOCAB_FILES_NAMES.values(), files, strict=True) if file is None]
         if 0 < len(missing) < len(files) or (missing and kwargs.get("name_or_path")):
             raise ValueError(f"The tokenizer's folder lacks {' and '.join(missing)}: fetch the whole folder again.")
-        if item_codes_file and codebooks_file and catalogue_file:
-            self._load(item_codes_file, codebooks_file, catalogue_file)
         super().__init__(
             text_encoder=text_encoder,
             collisions=collisions,
@@ -81,6 +80,9 @@ class FairTokenizer(PreTrainedTokenizer):
             id_quality=self.id_quality,
             **kwargs,
         )
+        # After super().__init__, which makes a dict of whatever vocabulary there is.
+        if item_codes_file and codebooks_file and catalogue_file:
+            self._load(item_codes_file, codebooks_file, catalogue_file)
 
     # ---- Fitting -----------------------------------------------------------------------------------------------
 
@@ -96,81 +98,121 @@ class FairTokenizer(PreTrainedTokenizer):
         pca_dim: int = 128,
         whiten: bool = True,
         fit_item_ids: Iterable[str] | None = None,
-        item_counts: Mapping[str, int] | None = None,
+        item_counts: Mapping[str, int] | np.ndarray | None = None,
         collisions: str = "resolve",
         model_max_length: int = 50,
         seed: int = 0,
+        batch_size: int = BATCH_SIZE,
+        work_dir: str | os.PathLike | None = None,
         show_progress: bool = True,
     ) -> "FairTokenizer":
         """Fit codebooks and give every item of a catalogue its codes.
 
+        Items are read in batches; in memory are the vectors of 200,000 of them at the most, and ids, titles and codes
+        of all.
+
         Args:
-            items: mappings with `item_id`, `text` (what is encoded) and `title`, in catalogue order.
-            embeddings: (items, dim) vectors in the same order, instead of a text encoder.
+            items: mappings with `item_id`, `text` (what is encoded) and `title`, in catalogue order: a
+                `datasets.Dataset`, a sequence, or any other iterable, which is held as a list.
+            embeddings: (items, dim) vectors in the same order, instead of a text encoder; they may be memory-mapped.
             text_encoder: see [`FairTokenizer`]; unused where `embeddings` are given.
             num_codebooks: codes an item (L).
             codebook_size: codes a codebook, a power of two; it shrinks, with a warning, for fewer items.
             pca_dim: dimensions that PCA keeps.
             whiten: whether PCA scales its dimensions to equal variance.
-            fit_item_ids: items that the fit may look at, those seen in training; all by default.
-            item_counts: interactions of each item in training, what users without a history are served by.
+            fit_item_ids: items that the fit may look at, those seen in training; all by default. Of more than 200,000
+                it looks at a seeded sample.
+            item_counts: interactions of each item in training, what users without a history are served by: by item
+                id, or (items,) in catalogue order.
             collisions, model_max_length: see [`FairTokenizer`].
             seed: of every random choice in the fit.
-            show_progress: whether encoding text shows a progress bar.
+            batch_size: items encoded at once. It changes no code, but for what a text encoder's rounding hangs on it.
+            work_dir: folder where finished batches are kept, so that the same call goes on where an interrupted one
+                stopped. It stays when all is done: delete it when the tokenizer is saved.
+            show_progress: whether there is a progress bar over all items.
 
         Raises:
             ValueError: naming the item or argument: an id that stands twice, an item without text, vectors of the
-                wrong shape or type or with NaN.
+                wrong shape or type or with NaN, a `work_dir` of other items or settings.
         """
         tokenizer = cls(text_encoder=None if embeddings is not None else text_encoder, collisions=collisions,
                         model_max_length=model_max_length)  # fmt: skip
-        catalogue = Catalogue(items)
-        known = catalogue.rows if fit_item_ids is None else {str(item_id) for item_id in fit_item_ids}
-        fit_rows = np.array([row for item_id, row in catalogue.rows.items() if item_id in known], dtype=np.int64)
         if embeddings is None and text_encoder is None:
             raise ValueError("Give FairTokenizer.fit a text_encoder or embeddings.")
-        if embeddings is None and text_encoder == TFIDF:
-            tokenizer._encoder = TfidfEncoder.fit([_text(catalogue.items[row]) for row in fit_rows], seed=seed)
-        vectors = tokenizer._vectors(catalogue.items, embeddings, show_progress)
-        codebooks = fit_codebooks(vectors[fit_rows], num_codebooks, codebook_size, pca_dim, whiten, seed)
-        codes = codebooks.encode(vectors)
+        source, digest = Items(items), hashlib.sha256()
+        catalogue = Catalogue(source.read(digest, with_text=embeddings is None))
+        rows = np.arange(len(catalogue))
+        if fit_item_ids is not None:
+            rows = np.unique(catalogue.rows_of(map(str, fit_item_ids)))
+        sample = sample_rows(rows[rows >= 0], seed)
+        check_fit(len(sample), codebook_size, pca_dim)
+        counts = _counts(item_counts, catalogue)
+        settings = {
+            "num_codebooks": num_codebooks,
+            "codebook_size": codebook_size,
+            "pca_dim": pca_dim,
+            "whiten": whiten,
+            "seed": seed,
+            "fit_items": hashlib.sha256(sample.tobytes()).hexdigest()[:16],
+        }
+        work = tokenizer._work_folder(work_dir, digest.hexdigest(), embeddings, batch_size, len(catalogue), settings)
+        if tokenizer.text_encoder == TFIDF:
+            fitted = work.step("tfidf", lambda: TfidfEncoder.fit(source.texts(sample.tolist()), seed=seed).tensors())
+            tokenizer._encoder = TfidfEncoder.from_tensors(fitted)
+        vectors = ItemVectors(source, embeddings, None if embeddings is not None else tokenizer._text_encoder())
+        held = np.arange(len(catalogue)) if len(catalogue) <= FIT_SAMPLE else sample
+        held_vectors = vectors.hold(held, batch_size, work, show_progress)
+
+        def fit_sample() -> dict[str, np.ndarray]:
+            return fit_codebooks(vectors[sample], num_codebooks, codebook_size, pca_dim, whiten, seed).tensors()
+
+        codebooks = Codebooks.from_tensors(work.step("codebooks", fit_sample))
+        codes = encode_items(vectors, len(catalogue), codebooks, batch_size, work, show_progress)
         report = id_quality(codes, codebooks.codebook_size)
-        report["reconstruction_error"] = codebooks.reconstruction_error(vectors, codes)
+        report["reconstruction_error"] = codebooks.reconstruction_error(held_vectors, codes[held])
         report["moved"] = 0
         if collisions == "resolve":
             codes, report["moved"] = resolve_collisions(codes, codebooks, vectors)
-        counts = item_counts or {}
-        tokenizer._set(
-            catalogue, codebooks, codes, np.array([counts.get(item_id, 0) for item_id in catalogue.rows], np.int64)
-        )
+        tokenizer._set(catalogue, codebooks, codes, counts)
         tokenizer._report(report)
         return tokenizer
 
     def add_items(
-        self, items: Iterable[Mapping[str, Any]], embeddings: np.ndarray | None = None, show_progress: bool = False
+        self,
+        items: Iterable[Mapping[str, Any]],
+        embeddings: np.ndarray | None = None,
+        batch_size: int = BATCH_SIZE,
+        work_dir: str | os.PathLike | None = None,
+        show_progress: bool = False,
     ) -> None:
         """Give new items codes, without any training; codes and rows of the items already there stay as they are.
 
         Args:
-            items: as in [`FairTokenizer.fit`].
+            items, batch_size, work_dir, show_progress: as in [`FairTokenizer.fit`].
             embeddings: (items, dim), for tokenizers fitted on vectors and wherever they are at hand.
 
         Raises:
             ValueError: naming the item, for an id that is in the catalogue already and for whatever `fit` refuses.
         """
         codebooks = self._fitted()
-        new = Catalogue(items)
-        for item_id in new.rows:
-            if item_id in self.catalogue.rows:
-                raise ValueError(f"The item id {item_id!r} is in the catalogue already: give new items other ids.")
+        source, digest = Items(items), hashlib.sha256()
+        new = Catalogue(source.read(digest, with_text=embeddings is None))
+        known = np.flatnonzero(self.catalogue.rows_of(new.item_ids) >= 0)
+        if len(known):
+            raise ValueError(
+                f"The item id {new.item_ids[int(known[0])]!r} is in the catalogue already: give new items other ids."
+            )
         if not len(new):
             return
-        vectors = self._vectors(new.items, embeddings, show_progress)
-        codes = np.concatenate([self.item_codes, codebooks.encode(vectors)])
+        settings = {"codebook_fingerprint": codebooks.fingerprint()}
+        work = self._work_folder(work_dir, digest.hexdigest(), embeddings, batch_size, len(new), settings)
+        vectors = ItemVectors(source, embeddings, None if embeddings is not None else self._text_encoder())
+        new_codes = encode_items(vectors, len(new), codebooks, batch_size, work, show_progress)
+        codes = np.concatenate([self.item_codes, new_codes])
         if self.collisions == "resolve":
             codes, _ = resolve_collisions(codes, codebooks, vectors, first_new=len(self.catalogue))
         counts = np.concatenate([self.item_counts, np.zeros(len(new), np.int64)])
-        self.catalogue.add(new.items)
+        self.catalogue.add_all(new)
         self._set(self.catalogue, codebooks, codes, counts)
 
     def remove_items(self, item_ids: Sequence[str]) -> None:
@@ -250,15 +292,16 @@ class FairTokenizer(PreTrainedTokenizer):
     def rows_of(self, histories: Sequence[Sequence[str]]) -> list[list[int]]:
         """Catalogue rows of histories of item ids, whole; ids that are not in the catalogue are skipped with one
         warning that names them."""
-        rows: list[list[int]] = []
-        unknown: dict[str, None] = {}
-        known = self.catalogue.rows
         for history in histories:
             if isinstance(history, (str, bytes)) or not all(isinstance(item_id, str) for item_id in history):
                 raise ValueError(f"A history is a list of item ids, which are strings; this is {history!r:.100}.")
-            rows.append([known[item_id] for item_id in history if item_id in known])
-            if len(rows[-1]) < len(history):
-                unknown.update(dict.fromkeys(item_id for item_id in history if item_id not in known))
+        found = iter(self.catalogue.rows_of(item_id for history in histories for item_id in history).tolist())
+        rows: list[list[int]] = []
+        unknown: dict[str, None] = {}
+        for history in histories:
+            of_user = list(islice(found, len(history)))
+            rows.append([row for row in of_user if row >= 0])
+            unknown.update((item_id, None) for item_id, row in zip(history, of_user, strict=True) if row < 0)
         if unknown:
             names = ", ".join(map(repr, list(unknown)[:10]))
             names += f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
@@ -273,7 +316,7 @@ class FairTokenizer(PreTrainedTokenizer):
 
     def titles(self, rows: Sequence[int]) -> list[str]:
         """Titles of catalogue rows; an item without one is named by its id."""
-        return [self.catalogue.items[row].get("title") or self.catalogue.items[row]["item_id"] for row in rows]
+        return [self.catalogue.titles[row] or self.catalogue.item_ids[row] for row in rows]
 
     @property
     def num_codebooks(self) -> int:
@@ -295,32 +338,27 @@ class FairTokenizer(PreTrainedTokenizer):
         return len(self.catalogue)
 
     def get_vocab(self) -> dict[str, int]:
-        return dict(self.catalogue.rows)
+        return {item_id: row for row, item_id in enumerate(self.catalogue.item_ids)}
 
     def _convert_token_to_id(self, token: str) -> int:
         return self.catalogue.row(token)
 
     def _convert_id_to_token(self, index: int) -> str:
-        return self.catalogue.items[index]["item_id"]
+        return self.catalogue.item_ids[index]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write the three files of a fitted tokenizer; each is complete or not there."""
         codebooks = self._fitted()
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         paths = {name: os.path.join(save_directory, prefix + file) for name, file in VOCAB_FILES_NAMES.items()}
-        fitted: dict[str, np.ndarray] = {
-            name: np.ascontiguousarray(getattr(codebooks, name)) for name in CODEBOOK_TENSORS
-        }
+        fitted = codebooks.tensors()
         if self.text_encoder == TFIDF:
-            fitted.update({key: np.ascontiguousarray(value) for key, value in self._text_encoder().tensors().items()})
-        codes: dict[str, np.ndarray] = {
-            "item_codes": np.ascontiguousarray(self.item_codes),
-            "item_counts": self.item_counts,
-        }
+            fitted.update(self._text_encoder().tensors())
+        codes: dict[str, np.ndarray] = {"item_codes": self.item_codes, "item_counts": self.item_counts}
         fingerprint = {"codebook_fingerprint": codebooks.fingerprint()}
-        _write(paths["codebooks_file"], lambda path: save_file(fitted, path, metadata=fingerprint))
-        _write(paths["item_codes_file"], lambda path: save_file(codes, path, metadata=fingerprint))
-        _write(paths["catalogue_file"], self.catalogue.save)
+        write_tensors(paths["codebooks_file"], fitted, fingerprint)
+        write_tensors(paths["item_codes_file"], codes, fingerprint)
+        self.catalogue.save(paths["catalogue_file"])
         return tuple(paths.values())
 
     # ---- Inner parts -------------------------------------------------------------------------------------------
@@ -332,7 +370,7 @@ class FairTokenizer(PreTrainedTokenizer):
 
     def _set(self, catalogue: Catalogue, codebooks: Codebooks, codes: np.ndarray, counts: np.ndarray) -> None:
         self.catalogue, self.codebooks = catalogue, codebooks
-        self.item_codes, self.item_counts = codes.astype(code_dtype(codebooks.codebook_size)), counts
+        self.item_codes, self.item_counts = codes.astype(code_dtype(codebooks.codebook_size), copy=False), counts
         self.total_vocab_size = len(catalogue)
 
     def _report(self, report: dict[str, Any]) -> None:
@@ -345,19 +383,29 @@ class FairTokenizer(PreTrainedTokenizer):
             self._encoder = SentenceEncoder(self.text_encoder)
         return self._encoder
 
-    def _vectors(
-        self, items: Sequence[Mapping[str, str]], embeddings: np.ndarray | None, show_progress: bool
-    ) -> np.ndarray:
-        if embeddings is not None:
-            return check_vectors(np.asanyarray(embeddings), len(items))
-        return check_vectors(self._text_encoder().encode([_text(item) for item in items], show_progress), len(items))
+    def _work_folder(
+        self,
+        path: str | os.PathLike | None,
+        items: str,
+        embeddings: np.ndarray | None,
+        batch_size: int,
+        count: int,
+        settings: dict[str, Any],
+    ) -> WorkFolder:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: give it at least 1.")
+        made_for = {"items": count, "items_sha256": items[:16], "batch_size": batch_size, **settings}
+        if embeddings is None:
+            made_for["text_encoder"] = self.text_encoder
+        elif path is not None:  # all of them are read for it
+            made_for["embeddings_sha256"] = array_sha256(embeddings)
+        return WorkFolder(path, made_for)
 
     def _load(self, item_codes_file: str, codebooks_file: str, catalogue_file: str) -> None:
-        tensors, fitted_by = _read(codebooks_file)
-        codes, coded_by = _read(item_codes_file)
-        if coded_by != fitted_by:
+        tensors, of_fit = read_tensors(codebooks_file)
+        codes, of_codes = read_tensors(item_codes_file)
+        if of_codes.get("codebook_fingerprint") != of_fit.get("codebook_fingerprint"):
             raise ValueError(f"{item_codes_file} and {codebooks_file} come from different fits: fetch both again.")
-        codebooks = Codebooks(*(tensors[name] for name in CODEBOOK_TENSORS))
         catalogue = Catalogue.load(catalogue_file)
         if len(catalogue) != len(codes["item_codes"]):
             raise ValueError(
@@ -366,28 +414,16 @@ class FairTokenizer(PreTrainedTokenizer):
             )
         if "tfidf.terms" in tensors:
             self._encoder = TfidfEncoder.from_tensors(tensors)
-        self._set(catalogue, codebooks, codes["item_codes"], codes["item_counts"])
+        self._set(catalogue, Codebooks.from_tensors(tensors), codes["item_codes"], codes["item_counts"])
 
 
-def _text(item: Mapping[str, str]) -> str:
-    if item.get("text") is None:
-        raise ValueError(f"The item {item['item_id']!r} has no text: give it one, or give embeddings of all items.")
-    return item["text"]
-
-
-def _read(path: str) -> tuple[dict[str, np.ndarray], str | None]:
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(
-                "codebook_fingerprint"
-            )
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: fetch it again.") from error
-
-
-def _write(path: str, save: Any) -> None:
-    save(path + ".tmp")
-    os.replace(path + ".tmp", path)
+def _counts(item_counts: Mapping[str, int] | np.ndarray | None, catalogue: Catalogue) -> np.ndarray:
+    if isinstance(item_counts, np.ndarray):
+        if item_counts.shape != (len(catalogue),):
+            raise ValueError(f"item_counts has shape {item_counts.shape}: give ({len(catalogue)},), one an item.")
+        return item_counts.astype(np.int64)
+    counts = item_counts or {}
+    return np.fromiter((counts.get(item_id, 0) for item_id in catalogue.item_ids), np.int64, len(catalogue))
 
 
 __all__ = ["DEFAULT_TEXT_ENCODER", "FairTokenizer"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenization_fair.codebooks_fair import Codebooks, check_vectors, fit_codebooks
+from tokenization_fair.codebooks_fair import Codebooks, check_finite, check_shape, fit_codebooks, sample_rows
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,15 @@ def test_same_seed_same_fit(vectors):
     assert fits[0] == fits[1]
 
 
+def test_a_fit_reads_a_seeded_sample_of_many_rows(monkeypatch):
+    rows = np.arange(10, 110)
+    assert sample_rows(rows, 0) is rows
+    monkeypatch.setattr("tokenization_fair.codebooks_fair.FIT_SAMPLE", 20)
+    drawn = sample_rows(rows, 0)
+    assert len(np.intersect1d(drawn, rows)) == 20 and (np.diff(drawn) > 0).all()
+    assert np.array_equal(drawn, sample_rows(rows, 0)) and not np.array_equal(drawn, sample_rows(rows, 1))
+
+
 @pytest.mark.parametrize(
     "bad, named",
     [
@@ -90,7 +99,8 @@ def test_same_seed_same_fit(vectors):
 )
 def test_bad_vectors_are_named(bad, named):
     with pytest.raises(ValueError, match=named):
-        check_vectors(bad, 2)
+        check_shape(bad, 2)
+        check_finite(bad, range(2))
 
 
 def test_other_bad_arguments_are_named(vectors, codebooks):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenization_fair.codebooks_fair import fit_codebooks
-from tokenization_fair.semantic_ids_fair import equal_codes, id_quality, resolve_collisions
+from tokenization_fair.semantic_ids_fair import _changes, equal_codes, id_quality, resolve_collisions
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=30))
@@ -68,6 +68,29 @@ def test_many_equal_items_spread_over_pairs_of_changes():
     same = np.repeat(vectors[:1], 60, axis=0)  # 12 single changes for 59 items
     resolved, moved = resolve_collisions(codebooks.encode(same), codebooks, same)
     assert moved == 59 and not equal_codes(resolved)
+
+
+@settings(max_examples=30, deadline=None)
+@given(items=st.integers(2, 60), first_new=st.integers(0, 60), seed=st.integers(0, 99))
+def test_items_are_moved_as_with_a_set_of_all_taken_codes(items, first_new, seed):
+    """Against the plain way, which holds every tuple of codes and every vector."""
+    vectors = np.round(np.random.default_rng(seed).normal(size=(items, 4)), 0)
+    codebooks = fit_codebooks(vectors, 4, 4, 4, True, 0)
+    codes = codebooks.encode(vectors)
+    expected, taken, previous = codes.copy(), {row.tobytes() for row in codes}, None
+    groups = [np.flatnonzero((codes == row).all(axis=1)) for row in np.unique(codes, axis=0)]
+    for group in groups:
+        previous = None
+        for row in group[1:][group[1:] >= first_new]:
+            distances = codebooks.distances(codebooks.rotate(vectors[row][None]))[0]
+            if previous is None or not np.allclose(previous[0], distances, rtol=1e-3):
+                previous = (distances, _changes(distances.copy(), codes[row].copy()))
+            free = next((changed for changed in previous[1] if changed.tobytes() not in taken), None)
+            if free is not None:
+                expected[row] = free
+                taken.add(free.tobytes())
+    resolved, moved = resolve_collisions(codes, codebooks, vectors[first_new:], first_new)
+    assert np.array_equal(resolved, expected) and moved == (expected != codes).any(axis=1).sum()
 
 
 def test_codebooks_too_small_for_the_catalogue_leave_ties():

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 import modeling_fair  # noqa: F401  registers the tokenizer with AutoTokenizer
 from tokenization_fair import FairTokenizer
+from tokenization_fair.catalogue_fair import Catalogue
 
 
 def fit(items, embeddings, **options) -> FairTokenizer:
@@ -30,7 +31,7 @@ def test_save_equals_load(fitted, tmp_path, auto):
     assert np.array_equal(loaded.item_codes, fitted.item_codes) and loaded.item_codes.dtype == fitted.item_codes.dtype
     assert np.array_equal(loaded.item_counts, fitted.item_counts)
     assert loaded.codebook_fingerprint == fitted.codebook_fingerprint
-    assert loaded.catalogue.items == fitted.catalogue.items
+    assert loaded.catalogue.item_ids == fitted.catalogue.item_ids
     assert loaded.id_quality == fitted.id_quality
     assert loaded.model_max_length == 12
     histories = [["p1", "p2"], ["p3"]]
@@ -203,8 +204,7 @@ def test_a_folder_that_is_not_whole_is_named(fitted, items, embeddings, tmp_path
     with pytest.raises(ValueError, match="different fits"):
         FairTokenizer.from_pretrained(tmp_path)
     (tmp_path / "item_codes.safetensors").write_bytes(whole)
-    lines = (tmp_path / "catalogue.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "catalogue.jsonl").write_text("".join(lines[:-1]))
+    Catalogue(items[:-1]).save(tmp_path / "catalogue.safetensors")
     with pytest.raises(ValueError, match="39 items"):
         FairTokenizer.from_pretrained(tmp_path)
 
