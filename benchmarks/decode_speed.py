@@ -1,6 +1,6 @@
 """Histories to recommendations: ours beside the naive forms, in one run.
 
-    python benchmarks/decode_speed.py --data ../shared/data/beauty --threads 1
+    python -m benchmarks.decode_speed --data ../shared/data/beauty --threads 1
 
 1. 32 users of RPG's configuration over the data set's catalogue, forward pass and decoding: against the same on
    histories padded to 50 with heads on every position, then a search of a dense item graph as RPG has it (beams of

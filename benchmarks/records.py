@@ -44,7 +44,7 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     folder = RESULTS.parents[1]
     changed = subprocess.run(["git", "-C", str(folder), "status", "--porcelain"], capture_output=True, text=True)
     common = {
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
         "commit": made["commit"],
         "uncommitted_changes": bool(changed.stdout.strip()),
         "versions": made["versions"],
@@ -55,6 +55,11 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     path = RESULTS / f"{name}.json"
     write_json(path, [{**figure, **common} for figure in figures])
     return path
+
+
+def _module() -> str:
+    """The benchmark that runs, as `python -m` names it."""
+    return f"benchmarks.{Path(sys.argv[0]).stem}"
 
 
 def seconds(call: Callable[[], Any], device: torch.device, repeat: int = 5, warm_up: int = 1) -> float:
@@ -88,7 +93,8 @@ def memory(device: torch.device) -> tuple[int, int]:
 def in_own_process(*arguments: str) -> Any:
     """Run this benchmark again with `arguments` and return the JSON of its last line: memory is measured from a fresh
     start."""
-    run = subprocess.run([sys.executable, sys.argv[0], *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", _module(), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(f"The measuring process failed: {run.stderr[-2000:]}")
     return json.loads(run.stdout.splitlines()[-1])

@@ -1,6 +1,6 @@
 """Catalogues of millions: how much of the exact top 10 the approximate index finds, and what it takes.
 
-    python benchmarks/scale.py --checkpoint runs/beauty --data ../shared/data/beauty \
+    python -m benchmarks.scale --checkpoint runs/beauty --data ../shared/data/beauty \
       --vectors ../shared/data/beauty/minilm_l6.float16.npy --threads 2
 
 The catalogues are the checkpoint's own and larger ones: the items' vectors with noise, encoded by its tokenizer.

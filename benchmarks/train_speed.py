@@ -1,6 +1,6 @@
 """Training steps: ours beside the naive form, in one run.
 
-    python benchmarks/train_speed.py --data ../shared/data/beauty --threads 1
+    python -m benchmarks.train_speed --data ../shared/data/beauty --threads 1
 
 1. RPG's configuration (standard attention, MTP only, d 448, its dropout): targets a second against transformers'
    GPT2Model on histories padded to 50, with all heads on every position, in float32.
@@ -79,6 +79,8 @@ class PaddedRPG(nn.Module):
                 attn_pdrop=dropout.get("attention_dropout", 0.0),
                 embd_pdrop=dropout.get("embedding_dropout", 0.0),
                 resid_pdrop=0.0,
+                bos_token_id=None,
+                eos_token_id=None,
             )
         )
         self.heads = nn.ModuleList(nn.Linear(width, width) for _ in range(config.num_codebooks))

@@ -78,7 +78,7 @@ class FusedHeadsAndLoss(torch.autograd.Function):
                 codes = (codebooks[digit] / code_norms[digit]).to(dtype)
                 block = torch.addmm(offset.to(dtype), inputs, matrix.T)
                 of_head = nn.functional.silu(block).add_(inputs)
-                inverse = torch.linalg.vector_norm(of_head, dim=1, dtype=precise).clamp(min=1e-12).reciprocal()
+                inverse = torch.linalg.vector_norm(of_head, dim=1).to(precise).clamp(min=1e-12).reciprocal()
                 logits = (of_head @ codes.T).to(precise).mul_((inverse / temperature)[:, None])
                 known = labels[:, digit] != -100
                 label = labels[:, digit, None].clamp(min=0)
