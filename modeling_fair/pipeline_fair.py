@@ -1,12 +1,16 @@
 """`pipeline("recommendation")`: item ids of a history in, named items out."""
 
+import os
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import Pipeline
+from transformers.utils import cached_file
 
 from .index_fair import ItemIndex
+from .partition_fair import INDEX_FILE
 
 REQUEST_KEYS = {"history", "top_k", "remove_seen", "exclude", "allow"}
 
@@ -49,8 +53,11 @@ class RecommendationPipeline(Pipeline):
 
     @property
     def index(self) -> ItemIndex:
-        """The tokenizer's catalogue, built when it is first asked for and after every change of the catalogue."""
-        if self._index is None or self._indexed is not self.tokenizer.item_codes:
+        """The tokenizer's catalogue, built when it is first asked for and after every change of the catalogue: first
+        with the partition of the checkpoint's folder, where one was saved, later without."""
+        if self._index is None:
+            self.index = self._saved_index() or ItemIndex(self.tokenizer.item_codes, device=self.device)
+        elif self._indexed is not self.tokenizer.item_codes:
             self.index = ItemIndex(self.tokenizer.item_codes, device=self.device)
         assert self._index is not None
         return self._index
@@ -63,6 +70,25 @@ class RecommendationPipeline(Pipeline):
                 "build it of tokenizer.item_codes."
             )
         self._index, self._indexed = index, self.tokenizer.item_codes
+
+    def _saved_index(self) -> ItemIndex | None:
+        name = self.model.name_or_path
+        path = name and cached_file(
+            name,
+            INDEX_FILE,
+            revision=getattr(self.model.config, "_commit_hash", None),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if not path or self.device.type != "cpu":  # on an accelerator, exact search
+            return None
+        try:
+            return ItemIndex.from_pretrained(os.path.dirname(path), self.tokenizer.item_codes)
+        except ValueError as error:
+            warnings.warn(
+                f"The catalogue is searched exactly, without the partition saved for it: {error}", stacklevel=2
+            )
+            return None
 
     def __call__(  # type: ignore[override]
         self,

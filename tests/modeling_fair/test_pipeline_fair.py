@@ -9,7 +9,13 @@ import pytest
 import torch
 from transformers import pipeline
 
-from modeling_fair import FairConfig, FairForGenerativeRecommendation, ItemIndex, RecommendationPipeline
+from modeling_fair import (
+    FairConfig,
+    FairForGenerativeRecommendation,
+    ItemIndex,
+    RecommendationPipeline,
+    fit_partition,
+)
 from tokenization_fair import FairTokenizer
 
 
@@ -157,6 +163,26 @@ def test_new_items_are_served_at_once(folder, embeddings):
     assert len(recommender.index) == 40
     with pytest.raises(ValueError, match="41 items but the tokenizer 40"):
         recommender.index = ItemIndex(np.zeros((41, 4), np.uint8))
+
+
+def test_a_partition_in_the_folder_is_used_until_the_catalogue_changes(folder, tmp_path, embeddings):
+    shutil.copytree(folder, tmp_path / "checkpoint")
+    plain = pipeline("recommendation", model=str(tmp_path / "checkpoint"))
+    assert plain.index.partition is None
+    codes = plain.tokenizer.item_codes
+    partition = fit_partition(codes, torch.randn(50, 4, 8), n_lists=5)
+    ItemIndex(codes, partition=partition).save_pretrained(tmp_path / "checkpoint")
+    approximate = pipeline("recommendation", model=str(tmp_path / "checkpoint"))
+    assert approximate.index.backend == "ivf"
+    (best,) = approximate({"history": ["p1", "p2"]}, top_k=1)
+    assert best["item_id"] in {entry["item_id"] for entry in plain({"history": ["p1", "p2"]}, top_k=40)}
+    approximate.tokenizer.add_items([{"item_id": "new", "title": "fresh"}], embeddings[7:8])
+    assert approximate.index.partition is None and len(approximate.index) == 41
+
+    approximate.tokenizer.save_pretrained(tmp_path / "checkpoint")
+    stale = pipeline("recommendation", model=str(tmp_path / "checkpoint"))
+    with pytest.warns(UserWarning, match="another catalogue"):
+        assert stale.index.partition is None
 
 
 def test_the_folder_loads_without_this_package(folder, tmp_path):
