@@ -32,9 +32,13 @@ def _changes(distances: np.ndarray, codes: np.ndarray) -> Iterator[np.ndarray]:
     """Code tuples near `codes`, in order of added distance: all with one code changed, then pairs of changes."""
     added = distances - distances[np.arange(len(codes)), codes][:, None]
     added[np.arange(len(codes)), codes] = np.inf
+    nearest = codes.copy()
+    digit, value = np.unravel_index(added.argmin(), added.shape)
+    nearest[digit] = value
+    yield nearest  # mostly free: the others are sorted only where it is not
     order = np.argsort(added, axis=None, kind="stable")[: added.size - len(codes)]
     digits, values = np.unravel_index(order, added.shape)
-    for digit, value in zip(digits, values, strict=True):
+    for digit, value in zip(digits[1:], values[1:], strict=True):
         changed = codes.copy()
         changed[digit] = value
         yield changed
