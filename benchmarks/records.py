@@ -57,6 +57,14 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     return path
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let the most so far be what is in use now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
 def _module() -> str:
     """The benchmark that runs, as `python -m` names it."""
     return f"benchmarks.{Path(sys.argv[0]).stem}"

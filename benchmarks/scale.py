@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.catalogues import load_checkpoint, noisy_codes, read_histories, sample_queries
-from benchmarks.records import RESULTS, memory, record, seconds, table
+from benchmarks.records import RESULTS, forget_peak, memory, record, seconds, table
 from modeling_fair import ItemIndex, fit_partition
 
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -32,6 +32,7 @@ def curve(
     wanted = torch.cat([exact.search(part.to(device)).item_ids.cpu() for part in test.split(32)])
     one = seconds(lambda: ItemIndex(codes).search(test[:1]), torch.device("cpu"), repeat=5)
     batch = seconds(lambda: exact.search(test[:32].to(device)), device, repeat=3) / len(test[:32])
+    forget_peak(torch.device("cpu"))
     before, start = memory(torch.device("cpu"))[0], time.perf_counter()
     index = ItemIndex(codes, partition=fit_partition(codes, train))
     fit = time.perf_counter() - start
