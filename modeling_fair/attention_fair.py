@@ -146,8 +146,9 @@ class FairAttention(nn.Module):
         def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
             mask, items = None, query.shape[1]
             if attn_implementation == "eager" and items > 1:
-                hidden = torch.full((items, items), torch.finfo(query.dtype).min, device=query.device)
-                mask = hidden.triu(1).to(query.dtype)[None, None]
+                lowest = torch.finfo(query.dtype).min
+                hidden = torch.full((items, items), lowest, dtype=query.dtype, device=query.device)
+                mask = hidden.triu(1)[None, None]
             return self._attend(query, key, value, mask, attn_implementation, **kwargs)[0]
 
         return packing.in_groups(attend, *projected)
@@ -162,7 +163,9 @@ class FairAttention(nn.Module):
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Projections (batch, items, width) -> outputs (batch, items, heads, head_dim), and maps of the eager form."""
-        query, key, value = (x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2) for x in (query, key, value))
+        query, key, value = (
+            x.unflatten(-1, (x.shape[-1] // self.head_dim, self.head_dim)).transpose(1, 2) for x in (query, key, value)
+        )
         dropout = self.config.attention_dropout if self.training else 0.0
         if attn_implementation == "eager":
             return eager_attention_forward(self, query, key, value, attention_mask, self.scaling, dropout)

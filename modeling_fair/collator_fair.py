@@ -26,9 +26,15 @@ class FairDataCollator:
             `input_ids` (batch, items, num_codebooks), `attention_mask` (batch, items), `labels` (batch, items,
             num_codebooks) with -100 where nothing is supervised; for training `example_ids` (batch,), for evaluation
             `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
+
+        Raises:
+            ValueError: for an example with too few items.
         """
         training = "target_id" not in examples[0]
         sequences = [example["item_ids"] for example in examples]
+        if short := [number for number, items in enumerate(sequences) if len(items) < 1 + training]:
+            need = "2 items, the last one a target" if training else "an item in its history"
+            raise ValueError(f"Example {short[0]} of the batch has {len(sequences[short[0]])} items: it needs {need}.")
         items = _pad([sequence[:-1] for sequence in sequences] if training else sequences)
         if training:
             next_items = _pad([sequence[1:] for sequence in sequences])

@@ -12,23 +12,38 @@ Rows = Sequence[int] | Sequence[Sequence[int] | None] | torch.Tensor
 
 
 def as_rows(rows: Any, batch: int, device: torch.device, name: str, catalogue: int) -> torch.Tensor:
-    """One list of catalogue rows for all users -> (n,); a list a user -> (batch, n), padded with -1.
+    """One list of catalogue rows for all users -> (n,); a list a user (None: none) -> (batch, n), padded with -1.
 
     Raises:
-        ValueError: naming the argument, for rows outside the catalogue or another number of lists than users.
+        ValueError: naming the argument, for what are no row numbers, rows outside the catalogue, or another number of
+            lists than users.
     """
     if isinstance(rows, (torch.Tensor, np.ndarray)):
-        table = torch.as_tensor(rows).to(device).long()
-    elif len(rows) and not isinstance(rows[0], Integral):
-        of_users = [torch.as_tensor(list(of_user), dtype=torch.long) for of_user in rows]
-        table = nn.utils.rnn.pad_sequence(of_users, batch_first=True, padding_value=-1).to(device)
+        table = _row_numbers(rows, name)
     else:
-        table = torch.as_tensor(list(rows), dtype=torch.long, device=device)
+        rows = list(rows)
+        if rows and not isinstance(rows[0], Integral):
+            of_users = [
+                _row_numbers(of_user if isinstance(of_user, (torch.Tensor, np.ndarray)) else list(of_user or []), name)
+                for of_user in rows
+            ]
+            table = nn.utils.rnn.pad_sequence([of_user.flatten() for of_user in of_users], True, -1)
+        else:
+            table = _row_numbers(rows, name)
+    table = table.to(device)
     if table.dim() == 2 and len(table) != batch:
         raise ValueError(f"{name} holds lists for {len(table)} users but there are {batch} histories.")
     if table.numel() and (table.max() >= catalogue or table.min() < -1):
         raise ValueError(f"{name} holds a catalogue row outside 0 to {catalogue - 1}: take rows from the tokenizer.")
     return table
+
+
+def _row_numbers(rows: Any, name: str) -> torch.Tensor:
+    """Whole numbers as int64. A mask or scores given by mistake would be read as rows 0 and 1."""
+    numbers = torch.as_tensor(rows)
+    if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
+        raise ValueError(f"{name} holds {numbers.dtype}, no row numbers: of a mask give mask.nonzero()[0].")
+    return numbers.long()
 
 
 def groups(
@@ -58,6 +73,7 @@ def extra_of(
     """Check `extra_rows` and `extra_scores`."""
     if rows is None and scores is None:
         return None
+    rows, scores = (x if x is None else torch.as_tensor(x) for x in (rows, scores))
     if rows is None or scores is None or rows.shape != scores.shape or rows.dim() != 2:
         raise ValueError("extra_rows and extra_scores go together, (batch, n) each.")
     rows = as_rows(rows, batch, device, "extra_rows", catalogue)

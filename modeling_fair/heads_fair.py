@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from .configuration_fair import FairConfig
 from .norm_fair import compute_dtype
@@ -105,5 +106,6 @@ class FusedHeadsAndLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return *(gradient * of_loss for gradient in ctx.saved_tensors), None, None, None

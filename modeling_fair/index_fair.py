@@ -7,6 +7,7 @@ twice as fast for a single user; `ivf` scores the most promising lists of a part
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class ItemIndex:
     """The items of a catalogue by their codes. Rows are those of the tokenizer's catalogue, in its order.
 
     Args:
-        item_codes: (catalogue, num_codebooks), integers: `tokenizer.item_codes`. Codes below 256 are kept in a byte.
+        item_codes: (catalogue, num_codebooks), integers: `tokenizer.item_codes`. Codes below 256 are kept in a byte;
+            an array of bytes is not copied.
         backend: `"auto"` (default) is `ivf` with a partition, else `pq` for single users where faiss is installed and
             `exact` for more.
         device: where codes are kept and scored; by default where they are.
@@ -63,7 +65,8 @@ class ItemIndex:
         if chunk_items < 1:
             raise ValueError(f"chunk_items is {chunk_items}: give at least 1.")
         self.chunk_items = -(-chunk_items // BLOCK) * BLOCK
-        self.partition = partition
+        # The partition changes with the catalogue, so it is this index's own.
+        self.partition = None if partition is None else replace(partition)
         self._set(as_codes(item_codes).to(device))
         self.backend = "ivf" if backend == "auto" and partition is not None else backend
         if self.backend == "ivf" and partition is None:
@@ -124,6 +127,11 @@ class ItemIndex:
         if self.backend in ("pq", "ivf") and new.dtype != torch.uint8:
             raise ValueError(f"item_codes holds codes above 255, which the backend {self.backend!r} cannot keep.")
         if self.partition is not None:
+            size = len(self.partition.directions) // new.shape[1]
+            if new.numel() and int(new.max()) >= size:
+                raise ValueError(
+                    f"item_codes holds code {int(new.max())} but the partition was fitted on 0 to {size - 1}."
+                )
             self.partition.add(new.cpu())
         self._set(torch.cat([self.item_codes, new.to(torch.promote_types(new.dtype, self.item_codes.dtype))]))
 
@@ -134,8 +142,10 @@ class ItemIndex:
             ValueError: for a row outside the catalogue; nothing is removed then.
         """
         rows = as_rows(rows, 1, self.item_codes.device, "rows", len(self))
+        if rows.numel() and int(rows.min()) < 0:
+            raise ValueError(f"rows holds a catalogue row outside 0 to {len(self) - 1}: take rows from the tokenizer.")
         kept = torch.ones(len(self), dtype=torch.bool, device=rows.device)
-        kept[rows[rows >= 0]] = False
+        kept[rows] = False
         if self.partition is not None:
             self.partition.remove(kept.cpu().numpy())
         self._set(self.item_codes[kept])
@@ -174,7 +184,7 @@ class ItemIndex:
 
         Raises:
             ValueError: for `top_k` below 1, `visit` outside 0 to 1, rows outside the catalogue, lists for another
-                number of users, or codes that the model lacks.
+                number of users, codes that the model lacks, or logits that are not numbers.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: give at least 1.")
@@ -186,8 +196,17 @@ class ItemIndex:
                 f"The items hold code {self._largest} but the model has codes 0 to {code_logits.shape[2] - 1}: "
                 "use the tokenizer that the checkpoint was trained with."
             )
-        if self.partition is not None and len(self.partition.directions) != code_logits[0].numel():
+        if (
+            self.partition is not None
+            and len(self.partition.directions) != code_logits.shape[1] * code_logits.shape[2]
+        ):
             raise ValueError("The partition was fitted for a model with codebooks of another size: fit it again.")
+        if bool(code_logits.isnan().any()):
+            raise ValueError("code_logits holds NaN: the model's weights are broken, load them again.")
+        if empty_history_scores is not None and len(empty_history_scores) != len(self):
+            raise ValueError(
+                f"empty_history_scores has {len(empty_history_scores)} scores but there are {len(self)} items."
+            )
         device, batch = self.item_codes.device, len(code_logits)
         wanted_on, code_logits = code_logits.device, code_logits.to(device)
         hidden = torch.empty(0, dtype=torch.long, device=device)  # from all users
@@ -203,7 +222,7 @@ class ItemIndex:
 
         best_scores = torch.full((batch, top_k), -torch.inf, device=device)
         best_rows = torch.full((batch, top_k), -1, dtype=torch.long, device=device)
-        empty = torch.zeros(batch, dtype=torch.bool) if empty_history is None else empty_history.cpu()
+        empty = torch.zeros(batch, dtype=torch.bool) if empty_history is None else torch.as_tensor(empty_history).cpu()
         for users, allowed in groups(allow, empty, device, len(self)):
             for part in users.split(USERS if device.type == "cpu" else batch):
                 # A slice where users stand side by side, which copies no logits.

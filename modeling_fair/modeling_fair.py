@@ -21,7 +21,7 @@ from .decoding_fair import RecommendOutput, last_item_states
 from .heads_fair import FairPredictionHeads
 from .index_fair import ItemIndex
 from .norm_fair import FairRMSNorm
-from .packing_fair import Packing
+from .packing_fair import PACKED, Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
 
 
@@ -88,7 +88,7 @@ class FairEmbeddings(nn.Module):
         mask_row = self.num_codebooks * self.codebook_size
         rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
         vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
-        return vectors.view(*codes.shape[:-1], -1)
+        return vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
 
     def codebooks(self) -> torch.Tensor:
         """Embeddings of the codes, (num_codebooks, codebook_size, hidden_size)."""
@@ -145,6 +145,9 @@ class FairPreTrainedModel(PreTrainedModel):
         "attentions": OutputRecorder(FairAttention, index=1),
         "branch_attentions": OutputRecorder(FairAttention, index=2),
     }
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        raise NotImplementedError("A model's codes are those of its tokenizer's fit: new items need no new codes.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -213,7 +216,7 @@ class FairModel(FairPreTrainedModel):
 
         Raises:
             ValueError: for both or none of `input_ids` and `inputs_embeds`, for items with another number of codes
-                than the model's, and for more items than `max_position_embeddings`.
+                than the model's, for no items or more than `max_position_embeddings`, and for a mask of another shape.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give FairModel exactly one of input_ids and inputs_embeds.")
@@ -223,6 +226,12 @@ class FairModel(FairPreTrainedModel):
             raise ValueError(
                 f"A history of {length} items is longer than the model reads ({self.config.max_position_embeddings}): "
                 "keep its last ones, as FairTokenizer does with truncation=True."
+            )
+        if length == 0:
+            raise ValueError("The histories have no position at all: pad an empty history to one, masked.")
+        if attention_mask is not None and attention_mask.shape != (batch, length):
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)} but there are {batch} histories of {length}."
             )
         if attention_mask is None:
             attention_mask = torch.ones((batch, length), dtype=torch.long, device=items.device)
@@ -301,6 +310,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             raise ValueError(f"logits_to_keep is {logits_to_keep}: give 1 (the last item) or 0 (every item).")
         last_wanted = logits_to_keep == 1 or (logits_to_keep is None and labels is None)
         last_only = kwargs.get("packed", False) and last_wanted and labels is None
+        kwargs["return_dict"] = True  # what this method returns is can_return_tuple's to decide
         outputs = self.model(input_ids, attention_mask, inputs_embeds, last_only=last_only, **kwargs)
         states, packing = outputs.last_hidden_state, outputs.packing
 
@@ -367,7 +377,10 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         if input_ids.shape[1] == 0:  # no user has any item: one position of padding each
             input_ids = input_ids.new_zeros(len(input_ids), 1, self.config.num_codebooks)
             attention_mask = input_ids[..., 0]
-        logits = self(input_ids, attention_mask, packed=True).logits[:, 0]
+        if len(input_ids):
+            logits = self(input_ids, attention_mask, **PACKED).logits[:, 0]
+        else:
+            logits = torch.empty(0, self.config.num_codebooks, self.config.codebook_size, device=input_ids.device)
         empty = None if attention_mask is None else ~attention_mask.bool().any(dim=1)
         return index.search(logits, seen=item_ids, empty_history=empty, **options)
 

@@ -8,6 +8,14 @@ from collections.abc import Callable
 
 import torch
 
+# Arguments of a model's call for packed states alone, whatever the configuration asks for otherwise.
+PACKED = {
+    "packed": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "output_branch_attentions": False,
+    "return_dict": True,
+}
 MOST_GROUPS_ON_ACCELERATORS = 8  # a kernel call a group costs a CPU little, an accelerator much
 
 

@@ -117,17 +117,24 @@ def fit_partition(
         seed: of k-means and the decomposition.
 
     Raises:
-        ValueError: for an empty catalogue, no queries, or `n_lists` outside 1 to the smaller of 65,536 and the
-            catalogue's size.
+        ValueError: for an empty catalogue, no queries, queries of other codebooks or not numbers, or `n_lists` outside
+            1 to the smaller of 65,536 and the catalogue's size.
         ImportError: without faiss.
     """
     try:
         import faiss
     except ImportError as error:
         raise ImportError("Fitting a partition needs faiss: pip install faiss-cpu.") from error
-    codes = torch.as_tensor(item_codes).cpu()
+    codes, query_logits = torch.as_tensor(item_codes).cpu(), query_logits.detach().float().cpu()
     if not len(codes) or not len(query_logits):
         raise ValueError(f"A partition needs items and queries: there are {len(codes)} and {len(query_logits)}.")
+    if codes.shape[1] != query_logits.shape[1] or int(codes.max()) >= query_logits.shape[2]:
+        raise ValueError(
+            f"item_codes has {codes.shape[1]} codes of up to {int(codes.max())} an item but query_logits are of "
+            f"{query_logits.shape[1]} codebooks of {query_logits.shape[2]}: give both of one tokenizer."
+        )
+    if not bool(query_logits.isfinite().all()):
+        raise ValueError("query_logits holds NaN or infinity: the model's weights are broken, load them again.")
     if n_lists is None:
         n_lists = min(int(8 * len(codes) ** 0.5), MOST_LISTS, len(codes))
     if not 1 <= n_lists <= min(len(codes), 65_536):

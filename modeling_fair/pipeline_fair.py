@@ -9,10 +9,11 @@ import torch
 from transformers import Pipeline
 from transformers.utils import cached_file
 
-from .index_fair import ItemIndex
+from .index_fair import ItemIndex, as_codes
 from .partition_fair import INDEX_FILE
 
-REQUEST_KEYS = {"history", "top_k", "remove_seen", "exclude", "allow"}
+DEFAULTS: dict[str, Any] = {"top_k": 10, "remove_seen": True, "exclude": None, "allow": None}
+REQUEST_KEYS = {"history", *DEFAULTS}
 
 
 class RecommendationPipeline(Pipeline):
@@ -48,6 +49,11 @@ class RecommendationPipeline(Pipeline):
                 f"The model was trained on the codes of tokenizer fit {expected} but this tokenizer is of fit "
                 f"{self.tokenizer.codebook_fingerprint}: load both from one checkpoint folder."
             )
+        if self.tokenizer.model_max_length > self.model.config.max_position_embeddings:
+            raise ValueError(
+                f"The tokenizer keeps {self.tokenizer.model_max_length} items of a history but the model reads "
+                f"{self.model.config.max_position_embeddings}: set tokenizer.model_max_length to that."
+            )
         self._index: ItemIndex | None = None
         self._indexed: Any = None  # the tokenizer's codes that the index was built of
 
@@ -58,16 +64,23 @@ class RecommendationPipeline(Pipeline):
         if self._index is None:
             self.index = self._saved_index() or ItemIndex(self.tokenizer.item_codes, device=self.device)
         elif self._indexed is not self.tokenizer.item_codes:
+            if self._index.partition is not None:
+                warnings.warn(
+                    "The catalogue has changed and is searched exactly from now on: set the pipeline's index to one "
+                    "with a partition again.",
+                    stacklevel=2,
+                )
             self.index = ItemIndex(self.tokenizer.item_codes, device=self.device)
         assert self._index is not None
         return self._index
 
     @index.setter
     def index(self, index: ItemIndex) -> None:
-        if len(index) != len(self.tokenizer.item_codes):
+        codes = as_codes(self.tokenizer.item_codes).to(index.item_codes.device)
+        if not torch.equal(index.item_codes, codes):
             raise ValueError(
-                f"The index has {len(index)} items but the tokenizer {len(self.tokenizer.item_codes)}: "
-                "build it of tokenizer.item_codes."
+                f"The index has {len(index)} items of other codes than the tokenizer's {len(codes)}: build it of "
+                "tokenizer.item_codes."
             )
         self._index, self._indexed = index, self.tokenizer.item_codes
 
@@ -94,25 +107,35 @@ class RecommendationPipeline(Pipeline):
         self,
         requests: Mapping[str, Any] | Iterable[Mapping[str, Any]],
         *,
-        top_k: int = 10,
-        remove_seen: bool = True,
-        exclude: list[str] | None = None,
-        allow: list[str] | None = None,
-        batch_size: int = 32,
+        top_k: int | None = None,
+        remove_seen: bool | None = None,
+        exclude: Iterable[str] | None = None,
+        allow: Iterable[str] | None = None,
+        batch_size: int | None = None,
     ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
         """
         Args:
             requests: one request or any number of them.
-            top_k: items to return at the most.
-            remove_seen: whether items of the history are left out.
+            top_k: items to return at the most; default 10, or what the pipeline was made with.
+            remove_seen: whether items of the history are left out; default true, likewise.
             exclude, allow: item ids never to return, or the only ones to.
-            batch_size: requests answered at once.
+            batch_size: requests answered at once; default 32.
 
         Returns:
             For each request a list of `{"item_id", "score", "title"}`, best first; a single request gives its own
             list alone. The score is the mean log-probability of the item's codes.
         """
-        defaults = {"top_k": top_k, "remove_seen": remove_seen, "exclude": exclude, "allow": allow}
+        given = {"top_k": top_k, "remove_seen": remove_seen, "exclude": exclude, "allow": allow}
+        defaults = {
+            **DEFAULTS,
+            **self._defaults,
+            **{name: value for name, value in given.items() if value is not None},
+        }
+        for name in ("exclude", "allow"):  # once for all requests
+            defaults[name] = self._rows(defaults[name], name)
+        batch_size = batch_size or 32
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: give at least 1.")
         single = isinstance(requests, Mapping)
         if isinstance(requests, (str, bytes)) or not isinstance(requests, Iterable):
             raise ValueError(f'A request is {{"history": [item ids]}}; this is {requests!r:.100}.')
@@ -123,17 +146,26 @@ class RecommendationPipeline(Pipeline):
             answers += super().__call__({"requests": complete[start : start + batch_size]})
         return answers[0] if single else answers
 
-    @staticmethod
-    def _complete(request: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, request: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+        """A request with all keys; `exclude` and `allow` are catalogue rows, the very list of `defaults` where the
+        request has none of its own."""
         if not isinstance(request, Mapping) or "history" not in request:
             raise ValueError(f'A request is {{"history": [item ids]}}; this is {request!r:.100}.')
         if unknown := set(request) - REQUEST_KEYS:
             raise ValueError(
                 f"A request has no {', '.join(map(repr, sorted(unknown)))}: use {', '.join(sorted(REQUEST_KEYS))}."
             )
-        return {**defaults, **request}
+        own = {name: self._rows(request[name], name) for name in ("exclude", "allow") if name in request}
+        complete = {**defaults, **request, **own}
+        if not isinstance(complete["top_k"], int) or complete["top_k"] < 1:
+            raise ValueError(f"top_k is {complete['top_k']!r}: give a whole number of at least 1.")
+        return complete
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
+        """What `pipeline(...)` is given holds for all calls."""
+        if unknown := set(kwargs) - set(DEFAULTS):
+            raise ValueError(f"The pipeline has no {', '.join(sorted(unknown))}: use {', '.join(sorted(DEFAULTS))}.")
+        self._defaults: dict[str, Any] = {**getattr(self, "_defaults", {}), **kwargs}
         return {}, {}, {}
 
     def preprocess(self, input_: Any, **preprocess_parameters: Any) -> dict[str, Any]:
@@ -151,7 +183,6 @@ class RecommendationPipeline(Pipeline):
         encoded, requests = input_tensors["encoded"], input_tensors["requests"]
         counts = torch.as_tensor(self.tokenizer.item_counts, dtype=torch.float32)
         popularity = torch.log((counts + 0.5) / (counts + 0.5).sum())
-        allow = [None if request["allow"] is None else self._rows(request["allow"], "allow") for request in requests]
         output = self.model.recommend(
             encoded["input_ids"].to(self.device),
             encoded["attention_mask"].to(self.device),
@@ -161,8 +192,8 @@ class RecommendationPipeline(Pipeline):
             ],
             index=self.index,
             top_k=max(request["top_k"] for request in requests),
-            exclude=[self._rows(request["exclude"] or [], "exclude") for request in requests],
-            allow=allow,
+            exclude=of_all(requests, "exclude"),
+            allow=of_all(requests, "allow"),
             empty_history_scores=popularity,
         )
         rows, scores = output.item_ids.cpu(), output.scores.cpu()
@@ -181,8 +212,26 @@ class RecommendationPipeline(Pipeline):
             )
         return answers
 
-    def _rows(self, item_ids: Iterable[str], name: str) -> list[int]:
-        try:
-            return [self.tokenizer.catalogue.row(item_id) for item_id in item_ids]
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+    def _rows(self, item_ids: Iterable[str] | None, name: str) -> list[int] | None:
+        """Catalogue rows of item ids.
+
+        Raises:
+            ValueError: naming an id that is not in the catalogue.
+        """
+        if item_ids is None:
+            return None
+        if isinstance(item_ids, (str, bytes)):
+            raise ValueError(f"{name} is {item_ids!r}: give a list of item ids.")
+        listed = [str(item_id) for item_id in item_ids]
+        rows = self.tokenizer.catalogue.rows_of(listed).tolist()
+        if -1 in rows:
+            raise ValueError(
+                f"{name}: the item id {listed[rows.index(-1)]!r} is not in the catalogue of {len(self.index)} items."
+            )
+        return rows
+
+
+def of_all(requests: list[dict[str, Any]], name: str) -> Any:
+    """A filter of all requests: one list where they share it, else one each."""
+    filters = [request[name] for request in requests]
+    return filters[0] if all(of_request is filters[0] for of_request in filters) else filters

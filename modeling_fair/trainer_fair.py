@@ -17,6 +17,7 @@ from .decoding_fair import last_item_states, score_items
 from .losses_fair import mutual_information_loss, noise_robustness_loss
 from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets
 from .noise_fair import add_noise
+from .packing_fair import PACKED
 
 RANKED = ("ranks", f"ranks{SEEN_REMOVED}", "top", f"top{SEEN_REMOVED}")
 
@@ -134,7 +135,8 @@ class FairTrainer(Trainer):
         others: those of `Trainer`.
 
     Raises:
-        ValueError: if the model's codes are not the tokenizer's.
+        ValueError: if the model's codes are not the tokenizer's, it reads fewer items than the tokenizer keeps, or
+            `args` are not FairTrainingArguments.
     """
 
     args: FairTrainingArguments
@@ -144,32 +146,49 @@ class FairTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: Any = None, args: Any = None, *, processing_class: Any, **kwargs: Any):
-        config = model.config if model is not None else None
-        if config is not None:
-            shapes = (processing_class.num_codebooks, processing_class.codebook_size)
-            fingerprint = processing_class.codebook_fingerprint
-            if (config.num_codebooks, config.codebook_size) != shapes or config.codebook_fingerprint not in (
-                None,
-                fingerprint,
-            ):
-                raise ValueError(
-                    f"The model reads {config.num_codebooks} codes of {config.codebook_size} of tokenizer fit "
-                    f"{config.codebook_fingerprint}, but this tokenizer (fit {fingerprint}) has {shapes[0]} of "
-                    f"{shapes[1]}: use the tokenizer of the model's checkpoint."
-                )
-            config.codebook_fingerprint = fingerprint
+        if args is None:
+            args = FairTrainingArguments(output_dir="tmp_trainer")
+        if not isinstance(args, FairTrainingArguments):
+            raise ValueError(
+                f"args are {type(args).__name__}: give FairTrainingArguments, which have FAIR's objectives."
+            )
+        self._tokenizer, self._compile_layers = processing_class, args.compile_layers
+        if model is not None:
+            self._make_ready(model)
         kwargs.setdefault("data_collator", FairDataCollator(processing_class))
         kwargs.setdefault("compute_metrics", self._metrics_of)
         super().__init__(model=model, args=args, processing_class=processing_class, **kwargs)
-        if self.args.compile_layers:
-            fair: Any = self.model
-            for layer in fair.model.layers:
-                layer.compile(dynamic=True)  # attention's groups stay outside the graphs
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         self._sequences_in_batch: torch.Tensor | float = 1.0
         self._parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._parts_steps = 0
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        model = super().call_model_init(trial)
+        self._make_ready(model)
+        return model
+
+    def _make_ready(self, model: Any) -> None:
+        """Tie a model to the tokenizer whose codes it learns, and compile its layers where that was asked for."""
+        config, tokenizer = model.config, self._tokenizer
+        shapes, fingerprint = (tokenizer.num_codebooks, tokenizer.codebook_size), tokenizer.codebook_fingerprint
+        known = config.codebook_fingerprint in (None, fingerprint)
+        if (config.num_codebooks, config.codebook_size) != shapes or not known:
+            raise ValueError(
+                f"The model reads {config.num_codebooks} codes of {config.codebook_size} of tokenizer fit "
+                f"{config.codebook_fingerprint}, but this tokenizer (fit {fingerprint}) has {shapes[0]} of "
+                f"{shapes[1]}: use the tokenizer of the model's checkpoint."
+            )
+        if tokenizer.model_max_length > config.max_position_embeddings:
+            raise ValueError(
+                f"The tokenizer keeps {tokenizer.model_max_length} items of a history but the model reads "
+                f"{config.max_position_embeddings}: set tokenizer.model_max_length to that."
+            )
+        config.codebook_fingerprint = fingerprint
+        if self._compile_layers:
+            for layer in model.model.layers:
+                layer.compile(dynamic=True)  # attention's groups stay outside the graphs
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -228,7 +247,7 @@ class FairTrainer(Trainer):
             inputs["input_ids"] = torch.cat([codes, noisy])
             inputs["attention_mask"] = torch.cat([mask, mask])
             inputs["labels"] = torch.cat([labels, torch.full_like(labels, -100)])
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, packed=True)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **PACKED)
         loss, states, packing = outputs.loss, outputs.last_hidden_state, outputs.packing
         parts = {"mtp_loss": loss}
         if self.args.nrt_weight:
@@ -297,7 +316,7 @@ class FairTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         targets = inputs["target_ids"]
         with self.compute_loss_context_manager():
-            logits = model(inputs["input_ids"], inputs["attention_mask"], packed=True).logits[:, 0]
+            logits = model(inputs["input_ids"], inputs["attention_mask"], **PACKED).logits[:, 0]
         item_codes = torch.from_numpy(self.processing_class.item_codes)
         target_codes = item_codes.to(targets.device)[targets]
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())

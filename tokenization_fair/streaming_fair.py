@@ -86,7 +86,7 @@ class WorkFolder:
         made_for: what the steps hang on, as JSON can hold it; a folder that was made for anything else is refused.
 
     Raises:
-        ValueError: naming what the folder was made for.
+        ValueError: naming what the folder was made for, or the file that is broken.
     """
 
     def __init__(self, path: str | os.PathLike | None, made_for: dict[str, Any]):
@@ -94,11 +94,16 @@ class WorkFolder:
         self._made_for = made_for
         if self.path is None or not self.path.exists():
             return
+        if not self.path.is_dir():
+            raise ValueError(f"work_dir {self.path} is a file: give a folder.")
         about = self.path / "made_for.json"
-        if not about.exists() and any(self.path.iterdir()):
+        if not about.exists() and any(file.suffix != ".tmp" for file in self.path.iterdir()):
             raise ValueError(f"work_dir {self.path} holds other files: give a new or an empty folder.")
         if about.exists():
-            found = json.loads(about.read_text(encoding="utf-8"))
+            try:
+                found = json.loads(about.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{about} is broken: delete the folder.") from error
             other = sorted(name for name in made_for.keys() | found.keys() if made_for.get(name) != found.get(name))
             if other:
                 differences = ", ".join(f"{name} {found.get(name)!r}, now {made_for.get(name)!r}" for name in other)
@@ -121,7 +126,10 @@ class WorkFolder:
                 os.replace(temporary, about)
             write_tensors(file, made)
             return made
-        return read_tensors(file)[0]
+        try:
+            return read_tensors(file)[0]
+        except ValueError as error:
+            raise ValueError(f"{file} is broken: delete it, and the same call makes it again.") from error
 
 
 class ItemVectors:

@@ -139,6 +139,9 @@ class FairTokenizer(PreTrainedTokenizer):
                         model_max_length=model_max_length)  # fmt: skip
         if embeddings is None and text_encoder is None:
             raise ValueError("Give FairTokenizer.fit a text_encoder or embeddings.")
+        if num_codebooks < 1:
+            raise ValueError(f"num_codebooks is {num_codebooks}: give it at least 1.")
+        embeddings = None if embeddings is None else np.asanyarray(embeddings)
         source, digest = Items(items), hashlib.sha256()
         catalogue = Catalogue(source.read(digest, with_text=embeddings is None))
         rows = np.arange(len(catalogue))
@@ -195,6 +198,7 @@ class FairTokenizer(PreTrainedTokenizer):
             ValueError: naming the item, for an id that is in the catalogue already and for whatever `fit` refuses.
         """
         codebooks = self._fitted()
+        embeddings = None if embeddings is None else np.asanyarray(embeddings)
         source, digest = Items(items), hashlib.sha256()
         new = Catalogue(source.read(digest, with_text=embeddings is None))
         known = np.flatnonzero(self.catalogue.rows_of(new.item_ids) >= 0)
@@ -223,6 +227,8 @@ class FairTokenizer(PreTrainedTokenizer):
             ValueError: naming an id that is not in the catalogue; nothing is removed then.
         """
         codebooks = self._fitted()
+        if isinstance(item_ids, str):
+            raise ValueError(f"item_ids is {item_ids!r}: give a list of item ids.")
         kept = self.catalogue.remove(item_ids)
         self._set(self.catalogue, codebooks, self.item_codes[kept], self.item_counts[kept])
 
@@ -258,14 +264,16 @@ class FairTokenizer(PreTrainedTokenizer):
             lists without the batch axis.
 
         Raises:
-            ValueError: if the histories are not lists of strings.
+            ValueError: if the histories are not lists of strings, or for a `max_length` below 1.
         """
         self._fitted()
         single = len(histories) > 0 and isinstance(histories[0], str)
         batch = [histories] if single else histories
         rows = self.rows_of(batch)  # type: ignore[arg-type]
         if truncation:
-            limit = max_length or self.model_max_length
+            limit = self.model_max_length if max_length is None else max_length
+            if limit < 1:
+                raise ValueError(f"max_length is {limit}: give at least 1, or truncation=False for whole histories.")
             rows = [of_user[-limit:] for of_user in rows]
         length = max(map(len, rows), default=0)
         item_ids, masks = [], []
@@ -347,7 +355,8 @@ class FairTokenizer(PreTrainedTokenizer):
         return self.catalogue.item_ids[index]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the three files of a fitted tokenizer; each is complete or not there."""
+        """Write the three files of a fitted tokenizer; each is complete or not there, and files of different
+        catalogues or fits are told apart when they are loaded."""
         codebooks = self._fitted()
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         paths = {name: os.path.join(save_directory, prefix + file) for name, file in VOCAB_FILES_NAMES.items()}
@@ -357,6 +366,7 @@ class FairTokenizer(PreTrainedTokenizer):
         codes: dict[str, np.ndarray] = {"item_codes": self.item_codes, "item_counts": self.item_counts}
         fingerprint = {"codebook_fingerprint": codebooks.fingerprint()}
         write_tensors(paths["codebooks_file"], fitted, fingerprint)
+        fingerprint["catalogue_fingerprint"] = self.catalogue.fingerprint()
         write_tensors(paths["item_codes_file"], codes, fingerprint)
         self.catalogue.save(paths["catalogue_file"])
         return tuple(paths.values())
@@ -407,10 +417,10 @@ class FairTokenizer(PreTrainedTokenizer):
         if of_codes.get("codebook_fingerprint") != of_fit.get("codebook_fingerprint"):
             raise ValueError(f"{item_codes_file} and {codebooks_file} come from different fits: fetch both again.")
         catalogue = Catalogue.load(catalogue_file)
-        if len(catalogue) != len(codes["item_codes"]):
+        if catalogue.fingerprint() != of_codes.get("catalogue_fingerprint"):
             raise ValueError(
-                f"{catalogue_file} has {len(catalogue)} items but {item_codes_file} has codes of "
-                f"{len(codes['item_codes'])}: fetch both again."
+                f"{item_codes_file} has the codes of other items than {catalogue_file}: fetch both again, or save the "
+                "tokenizer again."
             )
         if "tfidf.terms" in tensors:
             self._encoder = TfidfEncoder.from_tensors(tensors)
@@ -421,8 +431,12 @@ def _counts(item_counts: Mapping[str, int] | np.ndarray | None, catalogue: Catal
     if isinstance(item_counts, np.ndarray):
         if item_counts.shape != (len(catalogue),):
             raise ValueError(f"item_counts has shape {item_counts.shape}: give ({len(catalogue)},), one an item.")
+        if not np.issubdtype(item_counts.dtype, np.integer) or (len(item_counts) and item_counts.min() < 0):
+            raise ValueError(f"item_counts holds {item_counts.dtype} or values below 0: give whole numbers from 0 on.")
         return item_counts.astype(np.int64)
-    counts = item_counts or {}
+    if item_counts is not None and not isinstance(item_counts, Mapping):
+        raise ValueError("item_counts is neither a mapping of item ids nor an array: give one of them.")
+    counts = {str(item_id): count for item_id, count in (item_counts or {}).items()}
     return np.fromiter((counts.get(item_id, 0) for item_id in catalogue.item_ids), np.int64, len(catalogue))
 
 

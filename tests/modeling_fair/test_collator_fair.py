@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from modeling_fair import FairDataCollator
@@ -25,3 +26,12 @@ def test_evaluation_batch(fitted):
     assert ((batch["labels"] != -100).any(-1).sum(1) == 1).all()
     assert batch["seen_ids"].tolist() == [[0, 1, 2], [4, -1, -1]]
     assert batch["target_ids"].tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    "example, named",
+    [({"item_ids": [1], "example_id": 0}, "2 items"), ({"item_ids": [], "target_id": 3, "seen_ids": []}, "an item")],
+)
+def test_an_example_with_too_few_items_is_named(fitted, example, named):
+    with pytest.raises(ValueError, match=named):
+        FairDataCollator(fitted)([example])

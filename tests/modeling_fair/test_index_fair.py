@@ -75,7 +75,8 @@ def searches(draw):
             options["empty_history_scores"] = popularity
         else:
             popularity.zero_()
-        scores = torch.where(options["empty_history"][:, None], popularity.resize_(scores.shape[1]), scores)
+        of_empty = torch.nn.functional.pad(popularity, (0, scores.shape[1] - catalogue))
+        scores = torch.where(options["empty_history"][:, None], of_empty, scores)
     expected = [best(of_user.tolist(), rows, top_k) for of_user, rows in zip(scores, allowed, strict=True)]
     return logits, codes, options, expected, draw(st.integers(1, 100))
 
@@ -145,7 +146,8 @@ def test_items_come_and_go_as_in_the_tokenizer(large, backend):
     everything = [best(of_user.tolist(), set(range(127)), 10) for of_user in scores_of(logits, codes[kept])]
     check(index.search(logits, visit=1), everything)
     if partition is not None:
-        assert sorted(partition.members.tolist()) == list(range(127))
+        assert sorted(index.partition.members.tolist()) == list(range(127))
+        assert len(partition.members) == 100, "the index changes a partition of its own"
     index.remove(range(127))
     assert index.search(logits, top_k=2).item_ids.tolist() == [[-1, -1]] * 40
 
@@ -318,3 +320,49 @@ def test_codes_of_another_tokenizer_are_refused(large):
             ItemIndex(wrong)
     with pytest.raises(ValueError, match="chunk_items"):
         ItemIndex(codes, chunk_items=0)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"allow": np.arange(50) > 40}, "allow holds torch.bool"),
+        ({"exclude": [True, False]}, "exclude holds torch.bool"),
+        ({"exclude": torch.tensor([1.5])}, "exclude holds torch.float32"),
+        ({"empty_history_scores": torch.zeros(51)}, "51 scores"),
+    ],
+)
+def test_filters_that_are_no_row_numbers_are_refused(options, named):
+    index = ItemIndex(torch.randint(0, 8, (50, 4)))
+    with pytest.raises(ValueError, match=named):
+        index.search(torch.randn(2, 4, 8), **options)
+
+
+def test_filters_of_any_kind_of_list():
+    torch.manual_seed(0)
+    index, logits = ItemIndex(torch.randint(0, 8, (50, 4))), torch.randn(2, 4, 8)
+    expected = index.search(logits, exclude=[1, 2, 3], top_k=47).item_ids
+    for rows in ({1, 2, 3}, (row for row in (1, 2, 3)), np.array([1, 2, 3]), [[1, 2, 3], torch.tensor([1, 2, 3])]):
+        assert torch.equal(index.search(logits, exclude=rows, top_k=47).item_ids, expected)
+    assert index.search(logits, exclude=[None, [1]]).item_ids.shape == (2, 10)
+    assert index.search(logits[:0]).item_ids.shape == (0, 10)
+
+
+def test_rows_to_remove_are_rows_of_the_catalogue():
+    index = ItemIndex(torch.randint(0, 8, (50, 4)))
+    for rows in ([-1], [50], np.zeros(50, bool)):
+        with pytest.raises(ValueError, match="rows holds"):
+            index.remove(rows)
+    assert len(index) == 50
+
+
+def test_a_broken_model_recommends_nothing():
+    with pytest.raises(ValueError, match="NaN"):
+        ItemIndex(torch.randint(0, 8, (50, 4))).search(torch.full((1, 4, 8), float("nan")))
+
+
+@pytest.mark.parametrize(
+    "logits, named", [(torch.randn(3, 5, 8), "5 codebooks"), (torch.full((3, 4, 8), float("nan")), "NaN")]
+)
+def test_a_partition_of_other_queries_is_refused(logits, named):
+    with pytest.raises(ValueError, match=named):
+        fit_partition(torch.randint(0, 8, (50, 4)), logits)

@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel
 
-from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairModel, packing_fair
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairModel, ItemIndex, packing_fair
 
 
 @pytest.fixture
@@ -193,3 +193,23 @@ def test_compiles_to_one_graph(make_model, inputs):
 def test_bad_input_is_named(make_model, call, named):
     with pytest.raises(ValueError, match=named):
         call(make_model())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 6), (3, 7)])
+def test_a_mask_of_another_shape_is_refused(make_model, inputs, packed, shape):
+    with pytest.raises(ValueError, match="attention_mask has shape"):
+        make_model()(inputs, torch.ones(shape, dtype=torch.long), packed=packed)
+
+
+def test_no_history_at_all_gives_no_answer(make_model, inputs):
+    model = make_model()
+    output = model.recommend(inputs[:0], inputs[:0, :, 0], index=ItemIndex(torch.randint(0, 8, (20, 4))), top_k=3)
+    assert output.item_ids.shape == (0, 3)
+    with pytest.raises(ValueError, match="no position"):
+        model(inputs[:, :0])
+
+
+def test_codes_are_not_resized(make_model):
+    with pytest.raises(NotImplementedError, match="tokenizer"):
+        make_model().resize_token_embeddings(50)

@@ -161,7 +161,7 @@ def test_new_items_are_served_at_once(folder, embeddings):
     assert entry["title"] == "fresh"
     recommender.tokenizer.remove_items(["p0"])
     assert len(recommender.index) == 40
-    with pytest.raises(ValueError, match="41 items but the tokenizer 40"):
+    with pytest.raises(ValueError, match="41 items of other codes than the tokenizer's 40"):
         recommender.index = ItemIndex(np.zeros((41, 4), np.uint8))
 
 
@@ -216,3 +216,35 @@ assert again({{"history": ["p1", "p2"]}}, top_k=3) == recommender({{"history": [
     expected = pipeline("recommendation", model=str(folder))({"history": ["p1", "p2"]}, top_k=3)
     answer = json.loads(run.stdout.strip().splitlines()[-1])
     assert [entry["item_id"] for entry in answer] == [entry["item_id"] for entry in expected]
+
+
+def test_what_the_pipeline_was_made_with_holds_for_all_calls(folder):
+    few = pipeline("recommendation", model=str(folder), top_k=2, exclude=(f"p{item}" for item in range(3)))
+    for _ in range(2):
+        answer = few({"history": ["p5"]})
+        assert len(answer) == 2 and not {entry["item_id"] for entry in answer} & {"p0", "p1", "p2"}
+    assert len(few({"history": ["p5"]}, top_k=4)) == 4
+    with pytest.raises(ValueError, match="topk"):
+        pipeline("recommendation", model=str(folder), topk=2)
+
+
+def test_filters_may_be_generators_and_serve_all_requests(recommender):
+    requests = [{"history": ["p1"]}, {"history": ["p2"]}]
+    answers = recommender(requests, allow=(f"p{item}" for item in range(5)))
+    assert [len(answer) for answer in answers] == [4, 4]
+
+
+def test_states_asked_for_in_the_configuration_do_not_break_serving(folder):
+    plain = pipeline("recommendation", model=str(folder))
+    expected = plain({"history": ["p1", "p2"]})
+    plain.model.config.output_hidden_states = True
+    assert plain({"history": ["p1", "p2"]}) == expected
+    plain.model.config.return_dict = False
+    assert plain({"history": ["p1", "p2"]}) == expected
+
+
+def test_a_tokenizer_that_keeps_more_than_the_model_reads_is_refused(recommender, folder):
+    tokenizer = FairTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = 50
+    with pytest.raises(ValueError, match="model_max_length"):
+        RecommendationPipeline(model=recommender.model, tokenizer=tokenizer)

@@ -181,7 +181,7 @@ def test_bad_arguments_leave_no_folder(shelf, vectors, tmp_path):
 def test_a_broken_step_is_named(shelf, vectors, tmp_path):
     FairTokenizer.fit(shelf, embeddings=vectors, work_dir=tmp_path, **SMALL)
     (tmp_path / "codebooks.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match="codebooks.safetensors is not a whole"):
+    with pytest.raises(ValueError, match="codebooks.safetensors is broken: delete it"):
         FairTokenizer.fit(shelf, embeddings=vectors, work_dir=tmp_path, **SMALL)
     assert json.loads((tmp_path / "made_for.json").read_text())["items"] == ITEMS
 

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -205,7 +207,7 @@ def test_a_folder_that_is_not_whole_is_named(fitted, items, embeddings, tmp_path
         FairTokenizer.from_pretrained(tmp_path)
     (tmp_path / "item_codes.safetensors").write_bytes(whole)
     Catalogue(items[:-1]).save(tmp_path / "catalogue.safetensors")
-    with pytest.raises(ValueError, match="39 items"):
+    with pytest.raises(ValueError, match="other items"):
         FairTokenizer.from_pretrained(tmp_path)
 
 
@@ -215,3 +217,26 @@ def test_codes_of_a_file_without_metadata_are_refused(fitted, tmp_path):
     save_file(load_file(path), path)
     with pytest.raises(ValueError, match="different fits"):
         FairTokenizer.from_pretrained(tmp_path)
+
+
+def test_files_of_two_catalogues_of_one_size_are_not_mixed(items, embeddings, tmp_path):
+    """As a kill between the files of a second save would leave them."""
+    tokenizer = FairTokenizer.fit(items, embeddings=embeddings, num_codebooks=4, codebook_size=8)
+    tokenizer.save_pretrained(tmp_path / "before")
+    tokenizer.remove_items(["p0"])
+    tokenizer.add_items([{"item_id": "new", "title": "fresh"}], embeddings[:1])
+    tokenizer.save_pretrained(tmp_path / "after")
+    shutil.copy(tmp_path / "after" / "item_codes.safetensors", tmp_path / "before")
+    with pytest.raises(ValueError, match="other items"):
+        FairTokenizer.from_pretrained(tmp_path / "before")
+
+
+def test_counts_go_by_id_whatever_its_type(embeddings):
+    numbered = [{"item_id": number} for number in range(40)]
+    tokenizer = FairTokenizer.fit(
+        numbered, embeddings=embeddings, num_codebooks=4, codebook_size=8, item_counts={3: 7}
+    )
+    assert tokenizer.item_counts[3] == 7
+    for counts in (np.full(40, np.nan), [1] * 40):
+        with pytest.raises(ValueError, match="item_counts"):
+            FairTokenizer.fit(numbered, embeddings=embeddings, item_counts=counts)
