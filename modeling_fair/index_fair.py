@@ -420,7 +420,12 @@ def largest_sums(table: np.ndarray, codes: np.ndarray, wanted: int) -> tuple[np.
     sums, rows = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
     heap = faiss.float_minheap_array_t()
     heap.nh, heap.k, heap.val, heap.ids = 1, wanted, faiss.swig_ptr(sums), faiss.swig_ptr(rows)
-    quantiser.search_ip(faiss.swig_ptr(ones), 1, faiss.swig_ptr(codes), len(codes), heap)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # one query is one thread's work; more would only wait, in torch's way
+    try:
+        quantiser.search_ip(faiss.swig_ptr(ones), 1, faiss.swig_ptr(codes), len(codes), heap)
+    finally:
+        faiss.omp_set_num_threads(threads)
     return sums[rows >= 0], rows[rows >= 0]  # sums of -inf never enter the heap
 
 
