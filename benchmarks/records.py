@@ -44,7 +44,7 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     folder = RESULTS.parents[1]
     changed = subprocess.run(["git", "-C", str(folder), "status", "--porcelain"], capture_output=True, text=True)
     common = {
-        "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", _module(), *(_without_machine(word) for word in sys.argv[1:])]),
         "commit": made["commit"],
         "uncommitted_changes": bool(changed.stdout.strip()),
         "versions": made["versions"],
@@ -55,6 +55,11 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     path = RESULTS / f"{name}.json"
     write_json(path, [{**figure, **common} for figure in figures])
     return path
+
+
+def _without_machine(word: str) -> str:
+    """An absolute path by its last part: where things lie is the machine's own."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def forget_peak(device: torch.device) -> None:

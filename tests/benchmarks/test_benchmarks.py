@@ -77,10 +77,10 @@ def test_a_catalogue_with_noise_and_its_curve(fitted, make_model, embeddings):
 def test_a_record_holds_what_it_was_measured_with(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RESULTS", tmp_path / "benchmarks" / "results")
     (tmp_path / "benchmarks").mkdir()
-    monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/train_speed.py", "--threads", "1"])
+    monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/train_speed.py", "--data", "/somewhere/beauty"])
     path = records.record("x", [{"figure": "speed", "value": 2.0, "unit": "x"}], {"batch": 3}, CPU)
     (entry,) = json.loads(path.read_text())
-    assert entry["command"] == "python -m benchmarks.train_speed --threads 1"
+    assert entry["command"] == "python -m benchmarks.train_speed --data beauty"
     assert {"figure", "value", "unit", "commit", "versions", "machine", "settings"} <= set(entry)
 
 
