@@ -364,10 +364,10 @@ class FairTokenizer(PreTrainedTokenizer):
         if self.text_encoder == TFIDF:
             fitted.update(self._text_encoder().tensors())
         codes: dict[str, np.ndarray] = {"item_codes": self.item_codes, "item_counts": self.item_counts}
-        fingerprint = {"codebook_fingerprint": codebooks.fingerprint()}
-        write_tensors(paths["codebooks_file"], fitted, fingerprint)
-        fingerprint["catalogue_fingerprint"] = self.catalogue.fingerprint()
-        write_tensors(paths["item_codes_file"], codes, fingerprint)
+        of_fit, of_items = codebooks.fingerprint(), self.catalogue.fingerprint()
+        # One entry each: safetensors writes several in any order, and equal tokenizers in unequal bytes.
+        write_tensors(paths["codebooks_file"], fitted, {"codebook_fingerprint": of_fit})
+        write_tensors(paths["item_codes_file"], codes, {"codebook_and_catalogue_fingerprint": f"{of_fit} {of_items}"})
         self.catalogue.save(paths["catalogue_file"])
         return tuple(paths.values())
 
@@ -412,12 +412,13 @@ class FairTokenizer(PreTrainedTokenizer):
         return WorkFolder(path, made_for)
 
     def _load(self, item_codes_file: str, codebooks_file: str, catalogue_file: str) -> None:
-        tensors, of_fit = read_tensors(codebooks_file)
-        codes, of_codes = read_tensors(item_codes_file)
-        if of_codes.get("codebook_fingerprint") != of_fit.get("codebook_fingerprint"):
+        tensors, fitted = read_tensors(codebooks_file)
+        codes, coded = read_tensors(item_codes_file)
+        of_fit, _, of_items = coded.get("codebook_and_catalogue_fingerprint", "").partition(" ")
+        if of_fit != fitted.get("codebook_fingerprint"):
             raise ValueError(f"{item_codes_file} and {codebooks_file} come from different fits: fetch both again.")
         catalogue = Catalogue.load(catalogue_file)
-        if catalogue.fingerprint() != of_codes.get("catalogue_fingerprint"):
+        if of_items != catalogue.fingerprint():
             raise ValueError(
                 f"{item_codes_file} has the codes of other items than {catalogue_file}: fetch both again, or save the "
                 "tokenizer again."
