@@ -1,8 +1,5 @@
 """The baselines agree with plain loops, and with the published figures on the real Beauty benchmark."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,11 +83,8 @@ def recall_and_ndcg_at_10(model, sequences, keep_seen, batch=2000):
     return (rank < 10).mean(), np.where(rank < 10, 1 / np.log2(rank + 2), 0).mean()
 
 
-def test_published_figures_on_beauty():
-    folder = os.environ.get("FAIR_TEST_DATA")
-    if not folder:
-        pytest.skip("FAIR_TEST_DATA is not set: the real Beauty sequences are needed")
-    lines = (Path(folder) / "beauty" / "sequences.txt").read_text().splitlines()
+def test_published_figures_on_beauty(real_data):
+    lines = (real_data / "beauty" / "sequences.txt").read_text().splitlines()
     sequences = [[int(item) - 1 for item in line.split()[1:]] for line in lines]
     model = CoOccurrence().fit([s[:-2] for s in sequences], 12_101)
     assert recall_and_ndcg_at_10(model, sequences, True) == pytest.approx((0.0760, 0.0456), abs=0.0005)
