@@ -147,7 +147,8 @@ class FairPreTrainedModel(PreTrainedModel):
     }
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        raise NotImplementedError("A model's codes are those of its tokenizer's fit: new items need no new codes.")
+        """Raises ValueError: codes belong to the tokenizer's fit, and new items use those there are."""
+        raise ValueError("A model's codes are those of its tokenizer's fit: new items need no new codes.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

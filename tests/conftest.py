@@ -28,8 +28,9 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> FairConfig:
+    """Of a small model; tests that change a field make their own of it."""
     return FairConfig(
         num_codebooks=4,
         codebook_size=8,

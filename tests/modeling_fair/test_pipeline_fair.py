@@ -20,19 +20,11 @@ from tokenization_fair import FairTokenizer
 
 
 @pytest.fixture(scope="module")
-def folder(fitted, tmp_path_factory):
+def folder(config, fitted, tmp_path_factory):
     """A checkpoint folder of a model that was never trained but is far from uniform."""
     torch.manual_seed(0)
     model = FairForGenerativeRecommendation(
-        FairConfig(
-            num_codebooks=4,
-            codebook_size=8,
-            hidden_size=32,
-            intermediate_size=48,
-            num_attention_heads=2,
-            max_position_embeddings=12,
-            codebook_fingerprint=fitted.codebook_fingerprint,
-        )
+        FairConfig(**{**config.to_dict(), "codebook_fingerprint": fitted.codebook_fingerprint})
     )
     with torch.no_grad():
         for parameter in model.parameters():
