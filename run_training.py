@@ -40,11 +40,13 @@ from data_fair import (
     split_leave_one_out,
 )
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
+from modeling_fair.cooccurrence_fair import cooccurrence
 from modeling_fair.metrics_fair import metrics_table
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
 from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
+PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # those that validation chooses from
 SOURCES = ("dataset", "sequences_file", "interactions_file", "amazon_reviews")
 
 
@@ -114,18 +116,28 @@ class TokenizerArguments:
         default=None,
         metadata={"help": "folder that keeps finished batches of items, for a run that goes on where one stopped"},
     )
+    cooccurrence_prior: bool = field(
+        default=False,
+        metadata={
+            "help": "add the training's co-occurrence counts to the model, with --prior_weight or, where that is 0, "
+            "the weight that is best in validation"
+        },
+    )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "FAIR checkpoint to go on from, with its tokenizer; items it lacks are added"}
     )
 
 
-# The model's fields are flags under their own names and defaults.
+# Fields of the model that follow from the tokenizer and the data.
+DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
+
+# The model's other fields are flags under their own names and defaults.
 ModelArguments = dataclasses.make_dataclass(
     "ModelArguments",
     [
         (spec.name, type(spec.default), field(default=spec.default, metadata={"help": "see FairConfig"}))
         for spec in dataclasses.fields(FairConfig)
-        if spec.name in FairConfig.__annotations__ and spec.name != "codebook_fingerprint"
+        if spec.name in FairConfig.__annotations__ and spec.name not in DERIVED
     ],
 )
 
@@ -315,6 +327,12 @@ class Job:
     test_dataset: Dataset
     resume: bool | str | None
     record: dict[str, Any]
+    cooccurrence_prior: bool = False
+
+    def model_config(self) -> FairConfig:
+        """As it is now."""
+        assert self.trainer.model is not None
+        return self.trainer.model.config  # type: ignore[return-value]
 
 
 def prepare(arguments: list[str]) -> Job:
@@ -340,7 +358,8 @@ def prepare(arguments: list[str]) -> Job:
         )
     set_seed(args.seed)
     try:
-        config = FairConfig(**dataclasses.asdict(model_fields))
+        known = int(model_fields.item_residuals)  # how many is known when there is a tokenizer
+        config = FairConfig(**dataclasses.asdict(model_fields), num_known_items=known)
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
 
@@ -368,6 +387,8 @@ def prepare(arguments: list[str]) -> Job:
         model = FairForGenerativeRecommendation.from_pretrained(settings.model_name_or_path)
     else:
         config.codebook_size = tokenizer.codebook_size
+        if config.item_residuals or settings.cooccurrence_prior:
+            config.num_known_items = tokenizer.num_known_items
         model = FairForGenerativeRecommendation(config)
     trainer = FairTrainer(
         model=model,
@@ -387,13 +408,33 @@ def prepare(arguments: list[str]) -> Job:
     trainer.accelerator.wait_for_everyone()
     if args.process_index == 0:
         shutil.rmtree(shared, ignore_errors=True)
-    return Job(trainer, prepared["test"], resume, record)
+    return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
+
+
+def add_prior(trainer: FairTrainer) -> dict[str, Any]:
+    """Add the co-occurrence counts of the training sequences to the model; returns what validation said of it alone
+    and of the weights that were tried."""
+    model, tokenizer = trainer.model, trainer.processing_class
+    assert isinstance(model, FairForGenerativeRecommendation) and trainer.train_dataset is not None
+    rows = map(np.asarray, trainer.train_dataset["item_ids"])  # type: ignore[index]
+    counts = cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items)
+    given = model.config.prior_weight
+    tried: dict[str, dict[str, float]] = {}
+    for weight in [given] if given else PRIOR_WEIGHTS:
+        if weight:
+            model.set_prior(counts, weight)
+        metrics = trainer.evaluate()
+        tried[str(weight)] = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    best = max(tried, key=lambda weight: tried[weight]["ndcg@10"])
+    model.set_prior(counts if float(best) else None, float(best))
+    return {"prior_weights": tried}
 
 
 def train(job: Job) -> dict[str, Any]:
     """Train, evaluate and save; returns what `results.json` holds."""
     trainer, output = job.trainer, Path(str(job.trainer.args.output_dir))
     trainer.train(resume_from_checkpoint=job.resume)
+    prior = add_prior(trainer) if job.cooccurrence_prior else {}
     evaluated = {
         "validation": trainer.evaluate(),
         "test": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
@@ -403,8 +444,10 @@ def train(job: Job) -> dict[str, Any]:
             split: {name.removeprefix("eval_").removeprefix("test_"): value for name, value in metrics.items()}
             for split, metrics in evaluated.items()
         },
+        **prior,
         "train_seconds": sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history),
         **job.record,
+        "config": job.model_config().to_dict(),
     }
     trainer.save_model(str(output))
     if trainer.is_world_process_zero():

@@ -23,9 +23,10 @@ class FairDataCollator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """
         Returns:
-            `input_ids` (batch, items, num_codebooks), `attention_mask` (batch, items), `labels` (batch, items,
-            num_codebooks) with -100 where nothing is supervised; for training `example_ids` (batch,), for evaluation
-            `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
+            `input_ids` (batch, items, num_codebooks), `attention_mask` and `known_ids` (batch, items), `labels`
+            (batch, items, num_codebooks) with -100 where nothing is supervised; for training `next_ids` (batch,
+            items), the catalogue rows of the labels with -1 where there are none, and `example_ids` (batch,), for
+            evaluation `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
 
         Raises:
             ValueError: for an example with too few items.
@@ -46,9 +47,11 @@ class FairDataCollator:
         batch = {
             "input_ids": self.tokenizer.codes_of(items),
             "attention_mask": (items >= 0).astype(np.int64),
+            "known_ids": self.tokenizer.known_ids_of(items),
             "labels": labels,
         }
         if training:
+            batch["next_ids"] = next_items
             batch["example_ids"] = np.array([example["example_id"] for example in examples], dtype=np.int64)
         else:
             batch["target_ids"] = np.array([example["target_id"] for example in examples], dtype=np.int64)

@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 ATTENTION_TYPES = ("focused", "standard")
+PREDICTIONS = ("codes", "items")
 ATTENTION_NORMS = ("rms_output", "relu", "l1", "layer_norm", "softmax", "softmax_abs")
 
 # Keys that are no fields of FairConfig but that transformers, its Trainer or its Auto classes write to configurations.
@@ -45,6 +46,22 @@ class FairConfig(PreTrainedConfig):
             per head as exponentials, so they stay positive and a subtraction never turns into an addition.
         cosine_temperature (`float`, defaults to 0.07): what the cosine between a head's state and a code embedding is
             divided by.
+        prediction (`str`, defaults to `"codes"`): `"codes"` (the paper's heads: a distribution over each codebook) or
+            `"items"` (no heads: the logit of a code is the product of state and code embedding, so that an item's
+            score is the product of state and item vector, which the item loss trains).
+        item_vector_scale (`float`, defaults to 1.0): what the mean of an item's code embeddings is multiplied by. The
+            square root of `num_codebooks` gives item vectors the deviation of a code embedding.
+        num_known_items (`int`, defaults to 0): items that the model can tell apart beside their codes: those that the
+            tokenizer's fit met in training, `tokenizer.num_known_items`. All others, such as items added later, are
+            placed by their codes alone. 0 where neither of the next two is used.
+        item_residuals (`bool`, defaults to `False`): whether each known item has a vector of its own, added to that
+            of its codes. Needs `prediction="items"`.
+        prior_size (`int`, defaults to 0): entries of the co-occurrence prior, see [`~prior_fair.CoOccurrencePrior`];
+            `set_prior` sets it.
+        prior_weight (`float`, defaults to 0.0): weight of the prior's logarithm in an item's score.
+        prior_floor (`float`, defaults to 0.001): what the prior counts where it has nothing.
+        prior_history (`int`, defaults to 20): newest items of a history that the prior looks at.
+        prior_decay (`float`, defaults to 0.7): weight of an item there relative to the next newer one.
         hidden_act (`str`, defaults to `"silu"`): the gate of the feed-forward block.
         attention_dropout, hidden_dropout, embedding_dropout (`float`, default to 0.0): dropout of attention maps, of
             what each block adds, and of item vectors.
@@ -72,6 +89,15 @@ class FairConfig(PreTrainedConfig):
     lambda1_init: float | int = 1.0
     lambda2_init: float | int = 0.5
     cosine_temperature: float | int = 0.07
+    prediction: str = "codes"
+    item_vector_scale: float | int = 1.0
+    num_known_items: int = 0
+    item_residuals: bool = False
+    prior_size: int = 0
+    prior_weight: float | int = 0.0
+    prior_floor: float = 1e-3
+    prior_history: int = 20
+    prior_decay: float | int = 0.7
     hidden_act: str = "silu"
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
@@ -94,9 +120,13 @@ class FairConfig(PreTrainedConfig):
         """Called by transformers whenever a configuration is made."""
         for name in ("num_codebooks", "codebook_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
                      "intermediate_size", "max_position_embeddings", "lambda1_init", "lambda2_init",
-                     "cosine_temperature"):  # fmt: skip
+                     "cosine_temperature", "item_vector_scale", "prior_floor", "prior_history",
+                     "prior_decay"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value above 0.")
+        for name in ("num_known_items", "prior_size", "prior_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value of at least 0.")
         for name in ("attention_dropout", "hidden_dropout", "embedding_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value from 0 to below 1.")
@@ -108,6 +138,14 @@ class FairConfig(PreTrainedConfig):
         if self.attention_type not in ATTENTION_TYPES:
             raise ValueError(
                 f"FairConfig.attention_type is {self.attention_type!r}: choose one of {', '.join(ATTENTION_TYPES)}."
+            )
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"FairConfig.prediction is {self.prediction!r}: choose one of {', '.join(PREDICTIONS)}.")
+        if self.item_residuals and self.prediction != "items":
+            raise ValueError("FairConfig.item_residuals needs prediction='items': heads score codes alone.")
+        if (self.item_residuals or self.prior_size) and not self.num_known_items:
+            raise ValueError(
+                "FairConfig.item_residuals and prior_size need num_known_items: tokenizer.num_known_items."
             )
         if self.attention_norm not in ATTENTION_NORMS:
             raise ValueError(

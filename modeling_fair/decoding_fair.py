@@ -1,11 +1,12 @@
 """Code logits -> item scores -> the best items: the parts that the item index and evaluation share.
 
-An item's score is the mean over codebooks of the log-probability of its code. Higher scores come first and equal
+An item's score is the mean over codebooks of the log-probability of its code, plus what a model knows of the item
+beside its codes ([`ItemTerms`]). Higher scores come first and equal
 scores in catalogue order: one rule, which knows nothing of targets, for serving and for evaluation.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -24,6 +25,35 @@ class RecommendOutput(ModelOutput):
 
     item_ids: torch.Tensor | None = None
     scores: torch.Tensor | None = None
+
+
+@dataclass
+class ItemTerms:
+    """What scores of items have beside their codes.
+
+    Args:
+        known_ids: number of each item of the catalogue among those a model knows, -1 for others, (catalogue,).
+        queries, vectors: the score of a known item gains the product of the user's query, (batch, width), with the
+            item's vector, (known + 1, width), whose last row is 0 and stands for all items that are not known.
+        rows, scores: catalogue rows, each once a user, -1 for none, and what is added to their scores, (batch, n).
+    """
+
+    known_ids: torch.Tensor
+    queries: torch.Tensor | None = None
+    vectors: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+
+    def of_users(self, users: slice | torch.Tensor) -> "ItemTerms":
+        """The terms of some users."""
+        queries, rows, scores = (None if x is None else x[users] for x in (self.queries, self.rows, self.scores))
+        return replace(self, queries=queries, rows=rows, scores=scores)
+
+    def vectors_of(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Vectors of catalogue rows (...), (..., width)."""
+        assert self.vectors is not None
+        known = self.known_ids[rows]
+        return nn.functional.embedding(torch.where(known < 0, len(self.vectors) - 1, known), self.vectors)
 
 
 def last_item_states(states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -58,7 +88,10 @@ def sum_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def score_items(
-    code_logits: torch.Tensor, item_codes: torch.Tensor, chunk_items: int = CHUNK_ITEMS
+    code_logits: torch.Tensor,
+    item_codes: torch.Tensor,
+    chunk_items: int = CHUNK_ITEMS,
+    terms: ItemTerms | None = None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Score the catalogue chunk by chunk.
 
@@ -66,6 +99,7 @@ def score_items(
         code_logits: (batch, num_codebooks, codebook_size).
         item_codes: (catalogue, num_codebooks).
         chunk_items: items scored at once; memory is batch x chunk_items floats.
+        terms: what scores have beside codes.
 
     Yields:
         (row of the chunk's first item, scores (batch, items of the chunk)), float32.
@@ -78,7 +112,23 @@ def score_items(
     for start in range(0, len(item_codes), chunk_items):
         codes = item_codes[start : start + chunk_items].to(code_logits.device)
         rows = table_rows(codes, code_logits.shape[2])
-        yield start, torch.cat([sum_rows(table, rows).T for table in tables])
+        scores = torch.cat([sum_rows(table, rows).T for table in tables])
+        if terms is not None:
+            add_terms(scores, terms, start)
+        yield start, scores
+
+
+def add_terms(scores: torch.Tensor, terms: ItemTerms, start: int) -> None:
+    """Add the terms of the chunk of items from row `start` on to its scores, (batch, items of the chunk)."""
+    length = scores.shape[1]
+    if terms.vectors is not None:
+        assert terms.queries is not None
+        scores += terms.queries @ terms.vectors_of(slice(start, start + length)).T
+    if terms.rows is not None:
+        assert terms.scores is not None
+        local = terms.rows - start
+        here = (terms.rows >= 0) & (local >= 0) & (local < length)
+        scores.scatter_add_(1, local.clamp(0, length - 1), terms.scores * here)
 
 
 def check_codebooks(num_codebooks: int, code_logits: torch.Tensor) -> None:

@@ -44,6 +44,24 @@ class FairPredictionHeads(nn.Module):
         return logits.transpose(0, 1)
 
 
+class TiedPrediction(nn.Module):
+    """No heads: the logit of a code is the product of the state with its share of an item's vector, so that the
+    logits of an item's codes add up to the product of the state with the vector of those codes."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__()
+        self.share = config.item_vector_scale / config.num_codebooks
+
+    def forward(
+        self, states: torch.Tensor, codebooks: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As [`FairPredictionHeads`]."""
+        logits = torch.einsum("th,csh->tcs", states, (codebooks * self.share).to(states.dtype))
+        if labels is None:
+            return logits
+        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+
+
 class FusedHeadsAndLoss(torch.autograd.Function):
     """The heads and their cross-entropy, codebook by codebook, with the gradients made on the way: logits and hidden
     blocks of one codebook are all that is alive, and nothing is computed twice. For one codebook

@@ -7,7 +7,7 @@ twice as fast for a single user; `ivf` scores the most promising lists of a part
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from .decoding_fair import (
     CHUNK_ITEMS,
     USERS,
+    ItemTerms,
     RecommendOutput,
     best_of,
     check_codebooks,
@@ -23,7 +24,7 @@ from .decoding_fair import (
     sum_rows,
     table_rows,
 )
-from .filters_fair import Rows, as_rows, contains, extra_of, groups, position_in
+from .filters_fair import Rows, add_extra, as_rows, contains, extra_of, groups, position_in
 from .partition_fair import Partition
 
 BLOCK = 16  # smaller ones make the first pass of a search slower, larger ones the second
@@ -44,10 +45,13 @@ class ItemIndex:
         chunk_items: items scored at once, rounded up to a multiple of 16. Memory of a search is that many floats, and
             one for every 16 items of the catalogue, for each of 32 users.
         partition: lists of items, from [`fit_partition`]; they are changed by `add` and `remove`.
+        known_ids: number of each item among those a model knows beside their codes, -1 for others, (catalogue,):
+            `tokenizer.known_ids`. Models with such terms ask for it.
 
     Raises:
-        ValueError: for codes that are not a table of integers from 0 on, `chunk_items` below 1, a partition of another
-            catalogue, and a backend that cannot serve these codes, this device or do without a partition.
+        ValueError: for codes that are not a table of integers from 0 on, `chunk_items` below 1, a partition or
+            `known_ids` of another catalogue, and a backend that cannot serve these codes, this device or do without a
+            partition.
         ImportError: for the backends `pq` and `ivf` without faiss.
     """
 
@@ -59,6 +63,7 @@ class ItemIndex:
         device: str | torch.device | None = None,
         chunk_items: int = CHUNK_ITEMS,
         partition: Partition | None = None,
+        known_ids: np.ndarray | torch.Tensor | None = None,
     ):
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}: choose one of {', '.join(BACKENDS)}.")
@@ -67,7 +72,11 @@ class ItemIndex:
         self.chunk_items = -(-chunk_items // BLOCK) * BLOCK
         # The partition changes with the catalogue, so it is this index's own.
         self.partition = None if partition is None else replace(partition)
-        self._set(as_codes(item_codes).to(device))
+        codes = as_codes(item_codes).to(device)
+        if known_ids is not None and tuple(known_ids.shape) != (len(codes),):
+            raise ValueError(f"known_ids has shape {tuple(known_ids.shape)}: give ({len(codes)},), one an item.")
+        self.known_ids = None if known_ids is None else torch.as_tensor(known_ids).long().to(codes.device)
+        self._set(codes)
         self.backend = "ivf" if backend == "auto" and partition is not None else backend
         if self.backend == "ivf" and partition is None:
             raise ValueError("The backend 'ivf' needs a partition: fit one with fit_partition.")
@@ -113,7 +122,7 @@ class ItemIndex:
         return cls(codes, partition=Partition.load(folder, codes.cpu().numpy()), **options)
 
     def add(self, item_codes: np.ndarray | torch.Tensor) -> None:
-        """Append items, (new items, num_codebooks), behind the others.
+        """Append items, (new items, num_codebooks), behind the others; they are none that a model knows.
 
         Raises:
             ValueError: for another number of codes than the others have.
@@ -133,6 +142,8 @@ class ItemIndex:
                     f"item_codes holds code {int(new.max())} but the partition was fitted on 0 to {size - 1}."
                 )
             self.partition.add(new.cpu())
+        if self.known_ids is not None:
+            self.known_ids = torch.cat([self.known_ids, self.known_ids.new_full((len(new),), -1)])
         self._set(torch.cat([self.item_codes, new.to(torch.promote_types(new.dtype, self.item_codes.dtype))]))
 
     def remove(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> None:
@@ -148,6 +159,8 @@ class ItemIndex:
         kept[rows] = False
         if self.partition is not None:
             self.partition.remove(kept.cpu().numpy())
+        if self.known_ids is not None:
+            self.known_ids = self.known_ids[kept]
         self._set(self.item_codes[kept])
 
     def search(
@@ -163,6 +176,7 @@ class ItemIndex:
         empty_history_scores: torch.Tensor | None = None,
         extra_rows: torch.Tensor | None = None,
         extra_scores: torch.Tensor | None = None,
+        terms: ItemTerms | None = None,
         visit: float = VISIT,
     ) -> RecommendOutput:
         """The best items for each user: higher scores first, equal scores in catalogue order.
@@ -179,6 +193,7 @@ class ItemIndex:
                 so that they get the first items of the catalogue that the filters leave.
             extra_rows, extra_scores: catalogue rows, (batch, n), -1 for none, each at most once a user, and what is
                 added to their scores, (batch, n); nothing is added to other items, nor for users without history.
+            terms: what a model adds of its own, `model.item_terms`; `model.recommend` passes them on.
             visit: share of the items that the backend `ivf` scores, above 0; 1 makes it exact. Users with an `allow`
                 list, and those whose visited lists the filters leave too few items in, are served exactly.
 
@@ -219,6 +234,10 @@ class ItemIndex:
                 else:
                     hidden_from = torch.cat([hidden_from, rows], dim=1)
         extra = extra_of(extra_rows, extra_scores, batch, device, len(self))
+        if terms is not None and terms.rows is not None:
+            assert terms.scores is not None
+            extra = add_extra(extra, (terms.rows.to(device), terms.scores.to(device)))
+        dense = None if terms is None or terms.vectors is None else terms
 
         best_scores = torch.full((batch, top_k), -torch.inf, device=device)
         best_rows = torch.full((batch, top_k), -1, dtype=torch.long, device=device)
@@ -231,16 +250,15 @@ class ItemIndex:
                     scores, rows = self._of_empty(empty_history_scores, allowed, hidden, hidden_from[at], top_k)
                 else:
                     mine = None if extra is None else (extra[0][at], extra[1][at])
-                    scores, rows = self._of_users(
-                        code_logits[at], allowed, hidden, hidden_from[at], mine, top_k, visit
-                    )
+                    table = ScoreTable(score_table(code_logits[at]), None if dense is None else dense.of_users(at))
+                    scores, rows = self._of_users(table, allowed, hidden, hidden_from[at], mine, top_k, visit)
                 best_scores[at, : scores.shape[1]], best_rows[at, : scores.shape[1]] = scores, rows
         best_rows.masked_fill_(best_scores == -torch.inf, -1)
         return RecommendOutput(item_ids=best_rows.to(wanted_on), scores=best_scores.to(wanted_on))
 
     def _of_users(
         self,
-        code_logits: torch.Tensor,
+        table: "ScoreTable",
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
@@ -251,7 +269,6 @@ class ItemIndex:
         """(scores, rows), (users, at most top_k), of users who share `allowed` rows (None: all) and `hidden` ones.
 
         Items with an extra are left out of the search for codes and scored by themselves."""
-        table = score_table(code_logits)
         if extra is None:
             return self._by_codes(table, allowed, hidden, hidden_from, top_k, visit)
         rows, added = extra
@@ -265,22 +282,22 @@ class ItemIndex:
 
     def _by_codes(
         self,
-        table: torch.Tensor,
+        table: "ScoreTable",
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
         top_k: int,
         visit: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best items by their codes alone, by the backend that fits."""
-        users = table.shape[1]
+        """The best items by their codes and vectors, by the backend that fits."""
+        users = table.users
         one = self.backend in ("pq", "ivf") or (self.backend == "auto" and users == 1 and self._serves_one())
         if not one or allowed is not None or not len(self):
             return self._scan(table, allowed, hidden, hidden_from, top_k)
         scores = torch.full((users, top_k), -torch.inf)
         rows = torch.full((users, top_k), -1)
         for user in range(users):
-            of_user, mine = table[:, user : user + 1].clone(memory_format=torch.contiguous_format), hidden_from[[user]]
+            of_user, mine = table.of_user(user), hidden_from[[user]]
             found = self._scan_one(of_user, torch.cat([hidden, mine[mine >= 0]]), top_k, visit)
             of_user_scores, of_user_rows = found or self._scan(of_user, None, hidden, mine, top_k)
             scores[user, : of_user_rows.shape[1]], rows[user, : of_user_rows.shape[1]] = of_user_scores, of_user_rows
@@ -297,17 +314,25 @@ class ItemIndex:
         return True
 
     def _scan_one(
-        self, table: torch.Tensor, hidden: torch.Tensor, top_k: int, visit: float
+        self, table: "ScoreTable", hidden: torch.Tensor, top_k: int, visit: float
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """One user's best items among those visited, (1, top_k): found by faiss, then scored as everywhere. None where
         they are too few, or so many have nearly one score that faiss may have left a better one out."""
         codes, rows = self.item_codes.numpy(), None
         if self.backend == "ivf" and visit < 1:
             assert self.partition is not None
-            rows = self.partition.visit(table[:, 0].numpy(), visit)
+            rows = self.partition.visit(table.entries[:, 0].numpy(), visit)
+        if table.dense is not None:  # faiss adds up entries alone
+            if rows is None:
+                return None
+            visited = torch.from_numpy(rows.astype(np.int64))
+            visited = visited[~torch.isin(visited, hidden)][None]
+            best = best_of(self._scores_of(table, visited), visited, top_k)
+            return None if best[0].shape[1] < top_k else best
+        if rows is not None:
             codes = codes.take(rows, axis=0)
         wanted = min(len(codes), top_k + len(hidden) + SPARE)
-        sums, found = largest_sums(table[:, 0].numpy(), codes, wanted)
+        sums, found = largest_sums(table.entries[:, 0].numpy(), codes, wanted)
         found_rows = torch.from_numpy(found if rows is None else rows[found].astype(np.int64))
         found_rows = found_rows[~torch.isin(found_rows, hidden)][None]
         scores, found_rows = best_of(self._scores_of(table, found_rows), found_rows, top_k)
@@ -341,7 +366,7 @@ class ItemIndex:
 
     def _scan(
         self,
-        table: torch.Tensor,
+        table: "ScoreTable",
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
@@ -352,26 +377,31 @@ class ItemIndex:
         The `top_k` best lie in the `top_k` blocks of consecutive items whose maxima come first, blocks of equal maxima
         in their order: each of these holds an item that goes before all of any other block. So a first pass keeps the
         maxima of blocks, and a second ranks the items of the best blocks."""
-        users = table.shape[1]
-        codebook_size = len(table) // self.item_codes.shape[1]
+        users, entries = table.users, table.entries
+        codebook_size = len(entries) // self.item_codes.shape[1]
         items = len(self) if allowed is None else len(allowed)
+        user = torch.arange(users, device=entries.device)
         cells = torch.cat([
-            (position_in(allowed, hidden_from) * users + torch.arange(users, device=table.device)[:, None]).flatten(),
-            (position_in(allowed, hidden)[:, None] * users + torch.arange(users, device=table.device)).flatten(),
+            (position_in(allowed, hidden_from) * users + user[:, None]).flatten(),
+            (position_in(allowed, hidden)[:, None] * users + user).flatten(),
         ])  # fmt: skip
         cells = cells[cells >= 0].sort().values
         starts = range(0, items, self.chunk_items)
-        ends = torch.searchsorted(cells, torch.tensor([*starts, items], device=table.device) * users).tolist()
-        maxima = [table.new_empty(0, users)]
+        ends = torch.searchsorted(cells, torch.tensor([*starts, items], device=entries.device) * users).tolist()
+        maxima = [entries.new_empty(0, users)]
         for part, start in enumerate(starts):
             here = slice(start, start + self.chunk_items)
-            codes = self.item_codes[here] if allowed is None else self.item_codes[allowed[here]]
-            scores = sum_rows(table, table_rows(codes, codebook_size))
+            of_chunk = here if allowed is None else allowed[here]
+            scores = sum_rows(entries, table_rows(self.item_codes[of_chunk], codebook_size))
+            if table.dense is not None:
+                scores += table.dense.vectors_of(of_chunk) @ table.dense.queries.T
             scores.view(-1).index_fill_(0, cells[ends[part] : ends[part + 1]] - start * users, -torch.inf)
             maxima += block_maxima(scores)
         of_blocks = torch.cat(maxima).T.contiguous()
-        _, blocks = best_of(of_blocks, torch.arange(of_blocks.shape[1], device=table.device).expand(users, -1), top_k)
-        rows = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=table.device)).flatten(1)
+        _, blocks = best_of(
+            of_blocks, torch.arange(of_blocks.shape[1], device=entries.device).expand(users, -1), top_k
+        )
+        rows = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=entries.device)).flatten(1)
         rows = rows.masked_fill(rows >= items, -1)
         if allowed is not None and items:
             rows = torch.where(rows < 0, rows, allowed[rows])
@@ -379,17 +409,38 @@ class ItemIndex:
         banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
         return best_of(scores.masked_fill(banned, -torch.inf), rows, top_k)
 
-    def _scores_of(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def _scores_of(self, table: "ScoreTable", rows: torch.Tensor) -> torch.Tensor:
         """Scores of each user's rows (users, n), (users, n); those of row -1 mean nothing."""
-        users = table.shape[1]
+        users, entries = table.users, table.entries
         codes = self.item_codes[rows.flatten()]
-        user = torch.arange(users, dtype=torch.int32, device=table.device).repeat_interleave(rows.shape[1])
-        entries = table_rows(codes, len(table) // codes.shape[1]) * users + user[:, None]
-        return sum_rows(table.view(-1, 1), entries).view(rows.shape)
+        user = torch.arange(users, dtype=torch.int32, device=entries.device).repeat_interleave(rows.shape[1])
+        places = table_rows(codes, len(entries) // codes.shape[1]) * users + user[:, None]
+        scores = sum_rows(entries.view(-1, 1), places).view(rows.shape)
+        if table.dense is not None:
+            scores += (table.dense.vectors_of(rows) @ table.dense.queries[:, :, None])[..., 0]
+        return scores
 
     def _set(self, item_codes: torch.Tensor) -> None:
         self.item_codes = item_codes
         self._largest = int(item_codes.max()) if item_codes.numel() else -1
+
+
+@dataclass
+class ScoreTable:
+    """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), and the
+    vectors that known items have beside them."""
+
+    entries: torch.Tensor
+    dense: Any = None  # ItemTerms with vectors
+
+    @property
+    def users(self) -> int:
+        return self.entries.shape[1]
+
+    def of_user(self, user: int) -> "ScoreTable":
+        """That of one user alone."""
+        entries = self.entries[:, user : user + 1].clone(memory_format=torch.contiguous_format)
+        return ScoreTable(entries, None if self.dense is None else self.dense.of_users(slice(user, user + 1)))
 
 
 def import_faiss() -> Any:

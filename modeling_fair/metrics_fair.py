@@ -16,6 +16,15 @@ CUTOFFS = (5, 10, 20)
 SEEN_REMOVED = "_seen_removed"
 
 
+def scores_at(chunks: Iterable[tuple[int, torch.Tensor]], targets: torch.Tensor) -> torch.Tensor:
+    """The scores of targets (catalogue rows, (batch,)) among those of all items, as `score_items` yields them."""
+    scores = torch.full(targets.shape, float("nan"), device=targets.device)
+    for start, of_chunk in chunks:
+        here = (targets >= start) & (targets < start + of_chunk.shape[1])
+        scores = torch.where(here, of_chunk.gather(1, torch.where(here, targets - start, 0)[:, None])[:, 0], scores)
+    return scores
+
+
 def rank_targets(
     chunks: Iterable[tuple[int, torch.Tensor]],
     target_scores: torch.Tensor,

@@ -17,12 +17,13 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_fair import FairAttention
 from .configuration_fair import FairConfig
-from .decoding_fair import RecommendOutput, last_item_states
-from .heads_fair import FairPredictionHeads
+from .decoding_fair import ItemTerms, RecommendOutput, last_item_states
+from .heads_fair import FairPredictionHeads, TiedPrediction
 from .index_fair import ItemIndex
 from .norm_fair import FairRMSNorm
 from .packing_fair import PACKED, Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
+from .prior_fair import CoOccurrencePrior
 
 
 @dataclass
@@ -67,7 +68,8 @@ class FairRecommendationOutput(ModelOutput):
 
 
 class FairEmbeddings(nn.Module):
-    """An item's vector is the mean of the embeddings of its codes."""
+    """An item's vector is the scaled mean of the embeddings of its codes, and where the model has residuals and knows
+    the item, that item's own vector on top."""
 
     def __init__(self, config: FairConfig):
         super().__init__()
@@ -76,9 +78,15 @@ class FairEmbeddings(nn.Module):
         # All codebooks one after the other; the row after the last code is the mask code, shared by all codebooks.
         self.codes = nn.Embedding(config.num_codebooks * config.codebook_size + 1, config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.scale = config.item_vector_scale
+        self.residuals: nn.Embedding | None = None
+        if config.item_residuals:  # the last row, always 0, is that of all unknown items
+            known = config.num_known_items
+            self.residuals = nn.Embedding(known + 1, config.hidden_size, padding_idx=known)
 
-    def item_vectors(self, codes: torch.Tensor) -> torch.Tensor:
-        """codes (..., num_codebooks), each from 0 to `codebook_size` (the mask code) -> vectors (..., hidden_size)."""
+    def item_vectors(self, codes: torch.Tensor, known_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Codes (..., num_codebooks), each from 0 to `codebook_size` (the mask code), and numbers among the known
+        items (...), -1 for others -> vectors (..., hidden_size)."""
         if codes.shape[-1] != self.num_codebooks:
             raise ValueError(
                 f"Items have {codes.shape[-1]} codes but the model reads {self.num_codebooks}: "
@@ -88,7 +96,12 @@ class FairEmbeddings(nn.Module):
         mask_row = self.num_codebooks * self.codebook_size
         rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
         vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
-        return vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
+        vectors = vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
+        if self.scale != 1:
+            vectors = vectors * self.scale
+        if self.residuals is None or known_ids is None:
+            return vectors
+        return vectors + self.residuals(torch.where(known_ids < 0, self.residuals.num_embeddings - 1, known_ids))
 
     def codebooks(self) -> torch.Tensor:
         """Embeddings of the codes, (num_codebooks, codebook_size, hidden_size)."""
@@ -156,6 +169,8 @@ class FairPreTrainedModel(PreTrainedModel):
         if isinstance(module, FairAttention) and module.num_branches == 2:
             init.constant_(module.log_lambda1, torch.tensor(self.config.lambda1_init).log().item())
             init.constant_(module.log_lambda2, torch.tensor(self.config.lambda2_init).log().item())
+        elif isinstance(module, CoOccurrencePrior):
+            module.empty()
         elif isinstance(module, FairEmbeddings):
             # An item is a mean of code embeddings, whose deviation is smaller by this root. With positions of the full
             # one, items drowned in them and learning was seen to start later (MTP 5.28 against 5.24 at step 300).
@@ -200,6 +215,7 @@ class FairModel(FairPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        known_ids: torch.Tensor | None = None,
         packed: bool = False,
         last_only: bool = False,
         **kwargs,
@@ -210,6 +226,8 @@ class FairModel(FairPreTrainedModel):
             attention_mask: 1 for items, 0 for padding on either side, (batch, items); all ones by default. Positions
                 are counted from it, so padding changes nothing.
             inputs_embeds: item vectors instead of `input_ids`, (batch, items, hidden_size).
+            known_ids: numbers of the items among those the model knows, -1 for others, (batch, items): what the
+                tokenizer gives. Without it, items are placed by their codes alone.
             packed: whether to leave padding out, which changes no item's state: see [`~packing_fair.Packing`]. Packed
                 states come without hidden states and maps.
             last_only: whether, of packed histories, only the states of their last items are wanted, (batch,
@@ -240,8 +258,14 @@ class FairModel(FairPreTrainedModel):
         if packed and (maps_wanted or self._wants(kwargs, "hidden_states")):
             raise ValueError("Packed histories give no hidden states and no maps: call the model without packed=True.")
         packing = Packing(attention_mask) if packed else None
-        items = items if packing is None else packing.pack(items)
-        vectors = items if input_ids is None else self.embeddings.item_vectors(items)
+        if known_ids is not None and known_ids.shape != (batch, length):
+            raise ValueError(
+                f"known_ids has shape {tuple(known_ids.shape)} but there are {batch} histories of {length}."
+            )
+        if packing is not None:
+            items = packing.pack(items)
+            known_ids = None if known_ids is None else packing.pack(known_ids)
+        vectors = items if input_ids is None else self.embeddings.item_vectors(items, known_ids)
         config, causal_mask = self.config, None
         if packing is not None:
             position_ids = packing.positions()
@@ -270,18 +294,71 @@ class FairModel(FairPreTrainedModel):
 
 
 class FairForGenerativeRecommendation(FairPreTrainedModel):
-    """FAIR: the decoder with one prediction head a codebook."""
+    """FAIR: the decoder with one prediction head a codebook, or without heads where items are predicted."""
 
     def __init__(self, config: FairConfig):
         super().__init__(config)
         self.model = FairModel(config)
-        self.heads = FairPredictionHeads(config)
+        heads = FairPredictionHeads if config.prediction == "codes" else TiedPrediction
+        self.heads = heads(config)
+        self.prior = CoOccurrencePrior(config) if config.prior_size else None
         self.post_init()
 
     def code_logits(self, states: torch.Tensor) -> torch.Tensor:
         """States (..., hidden_size) -> logits (..., num_codebooks, codebook_size)."""
         logits = self.heads(states.reshape(-1, states.shape[-1]), self.model.embeddings.codebooks())
         return logits.view(*states.shape[:-1], *logits.shape[1:])
+
+    def set_prior(self, counts: Any, weight: float) -> None:
+        """Make co-occurrence counts part of the model, or take them out again.
+
+        Args:
+            counts: sparse array of known items by known items, what `cooccurrence` gives; `None` for no prior.
+            weight: of the counts' logarithm in an item's score, `config.prior_weight`.
+
+        Raises:
+            ValueError: for counts of another number of items than `config.num_known_items`.
+        """
+        self.config.prior_size = 0 if counts is None else counts.nnz
+        self.config.prior_weight = weight
+        self.config.validate_architecture()
+        if counts is None:
+            self.prior = None
+        else:
+            self.prior = CoOccurrencePrior(self.config).to(self.device)
+            self.prior.fill(counts)
+
+    def item_terms(
+        self, states: torch.Tensor, known_ids: torch.Tensor | None, of_items: torch.Tensor | None
+    ) -> ItemTerms | None:
+        """What an item's score has beside its codes: the product with its own vector, and the prior.
+
+        Args:
+            states: of the last items, (batch, hidden_size).
+            known_ids: numbers of the histories' items among the known ones, -1 for others, (batch, items).
+            of_items: those of the catalogue's items, (catalogue,): `tokenizer.known_ids`.
+
+        Returns:
+            [`~decoding_fair.ItemTerms`], on the scale of the mean code log-probability; `None` where there are none.
+
+        Raises:
+            ValueError: where the model has such terms but is not told which items are known ones.
+        """
+        residuals, prior = self.model.embeddings.residuals, self.prior
+        if residuals is None and prior is None:
+            return None
+        if of_items is None or known_ids is None:
+            raise ValueError(
+                "This model knows items beside their codes: give known_ids with the histories, as the tokenizer does, "
+                "and ItemIndex(tokenizer.item_codes, known_ids=tokenizer.known_ids)."
+            )
+        queries = vectors = rows = scores = None
+        if residuals is not None:
+            queries, vectors = states.float() / self.config.num_codebooks, residuals.weight.float()
+        if prior is not None:
+            rows, scores = prior(known_ids, of_items)
+            scores = scores / self.config.num_codebooks
+        return ItemTerms(of_items, queries, vectors, rows, scores)
 
     @can_return_tuple
     def forward(
@@ -356,6 +433,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         item_ids: torch.Tensor | None = None,
+        known_ids: torch.Tensor | None = None,
         *,
         index: ItemIndex,
         **options,
@@ -367,7 +445,8 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             item_ids: catalogue rows that `remove_seen` removes, (batch, n), -1 for padding, or a list a user. Those
                 of the tokenizer's output are the items that the model reads; of longer histories give
                 `tokenizer.rows_of(histories)`.
-            index: the catalogue: `ItemIndex(tokenizer.item_codes)`.
+            known_ids: as in [`FairModel`].
+            index: the catalogue: `ItemIndex(tokenizer.item_codes, known_ids=tokenizer.known_ids)`.
             options: those of [`~index_fair.ItemIndex.search`]: `top_k`, `remove_seen`, `exclude`, `allow`,
                 `empty_history_scores`, `extra_rows`, `extra_scores`, `visit`.
 
@@ -378,12 +457,16 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         if input_ids.shape[1] == 0:  # no user has any item: one position of padding each
             input_ids = input_ids.new_zeros(len(input_ids), 1, self.config.num_codebooks)
             attention_mask = input_ids[..., 0]
+            known_ids = None if known_ids is None else attention_mask - 1
+        terms = None
         if len(input_ids):
-            logits = self(input_ids, attention_mask, **PACKED).logits[:, 0]
+            output = self(input_ids, attention_mask, known_ids=known_ids, **PACKED)
+            logits, states = output.logits[:, 0], output.last_hidden_state
+            terms = self.item_terms(states, known_ids, index.known_ids)
         else:
             logits = torch.empty(0, self.config.num_codebooks, self.config.codebook_size, device=input_ids.device)
         empty = None if attention_mask is None else ~attention_mask.bool().any(dim=1)
-        return index.search(logits, seen=item_ids, empty_history=empty, **options)
+        return index.search(logits, seen=item_ids, empty_history=empty, terms=terms, **options)
 
 
 __all__ = [

@@ -62,7 +62,7 @@ class RecommendationPipeline(Pipeline):
         """The tokenizer's catalogue, built when it is first asked for and after every change of the catalogue: first
         with the partition of the checkpoint's folder, where one was saved, later without."""
         if self._index is None:
-            self.index = self._saved_index() or ItemIndex(self.tokenizer.item_codes, device=self.device)
+            self.index = self._saved_index() or self._exact_index()
         elif self._indexed is not self.tokenizer.item_codes:
             if self._index.partition is not None:
                 warnings.warn(
@@ -70,7 +70,7 @@ class RecommendationPipeline(Pipeline):
                     "with a partition again.",
                     stacklevel=2,
                 )
-            self.index = ItemIndex(self.tokenizer.item_codes, device=self.device)
+            self.index = self._exact_index()
         assert self._index is not None
         return self._index
 
@@ -82,7 +82,12 @@ class RecommendationPipeline(Pipeline):
                 f"The index has {len(index)} items of other codes than the tokenizer's {len(codes)}: build it of "
                 "tokenizer.item_codes."
             )
+        if index.known_ids is None:
+            index.known_ids = torch.as_tensor(self.tokenizer.known_ids).to(index.item_codes.device)
         self._index, self._indexed = index, self.tokenizer.item_codes
+
+    def _exact_index(self) -> ItemIndex:
+        return ItemIndex(self.tokenizer.item_codes, device=self.device)
 
     def _saved_index(self) -> ItemIndex | None:
         name = self.model.name_or_path
@@ -123,7 +128,8 @@ class RecommendationPipeline(Pipeline):
 
         Returns:
             For each request a list of `{"item_id", "score", "title"}`, best first; a single request gives its own
-            list alone. The score is the mean log-probability of the item's codes.
+            list alone. The score is the mean log-probability of the item's codes, plus what the model knows of the
+            item beside them.
         """
         given = {"top_k": top_k, "remove_seen": remove_seen, "exclude": exclude, "allow": allow}
         defaults = {
@@ -190,6 +196,7 @@ class RecommendationPipeline(Pipeline):
                 rows if request["remove_seen"] else []
                 for rows, request in zip(input_tensors["seen"], requests, strict=True)
             ],
+            encoded["known_ids"].to(self.device),
             index=self.index,
             top_k=max(request["top_k"] for request in requests),
             exclude=of_all(requests, "exclude"),

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainin
 
 from .collator_fair import FairDataCollator
 from .decoding_fair import last_item_states, score_items
+from .item_loss_fair import ItemSoftmax
 from .losses_fair import mutual_information_loss, noise_robustness_loss
-from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets
+from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets, scores_at
 from .noise_fair import add_noise
 from .packing_fair import PACKED
 
@@ -27,6 +29,13 @@ class FairTrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with FAIR's objectives and with defaults that fit it: evaluation and
     checkpoints every epoch, the best model by validation NDCG@10 with seen items kept."""
 
+    mtp_weight: float = field(default=1.0, metadata={"help": "weight of the prediction of all codes of the next item"})
+    item_weight: float = field(
+        default=0.0, metadata={"help": "weight of the prediction of the next item itself; needs prediction 'items'"}
+    )
+    item_negatives: int | None = field(
+        default=None, metadata={"help": "items drawn at each step for that; none: the whole catalogue"}
+    )
     nrt_weight: float = field(default=1.0, metadata={"help": "alpha, the weight of the noise-robustness loss"})
     mim_weight: float = field(default=0.01, metadata={"help": "beta, the weight of the mutual-information loss"})
     mask_probability: float = field(default=0.1, metadata={"help": "share of the history's codes that NRT masks"})
@@ -77,7 +86,17 @@ class FairTrainingArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and bf16_is_fast(self.use_cpu)
         super().__post_init__()
-        for name in ("nrt_weight", "mim_weight", "mask_probability", "replace_probability", "nrt_margin"):
+        if self.item_negatives is not None and self.item_negatives < 1:
+            raise ValueError(f"item_negatives is {self.item_negatives}: give at least 1, or none for all items.")
+        for name in (
+            "mtp_weight",
+            "item_weight",
+            "nrt_weight",
+            "mim_weight",
+            "mask_probability",
+            "replace_probability",
+            "nrt_margin",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give it a value of at least 0.")
         if self.mask_probability + self.replace_probability > 1:
@@ -153,6 +172,7 @@ class FairTrainer(Trainer):
                 f"args are {type(args).__name__}: give FairTrainingArguments, which have FAIR's objectives."
             )
         self._tokenizer, self._compile_layers = processing_class, args.compile_layers
+        self._item_weight = args.item_weight
         if model is not None:
             self._make_ready(model)
         kwargs.setdefault("data_collator", FairDataCollator(processing_class))
@@ -185,6 +205,13 @@ class FairTrainer(Trainer):
                 f"The tokenizer keeps {tokenizer.model_max_length} items of a history but the model reads "
                 f"{config.max_position_embeddings}: set tokenizer.model_max_length to that."
             )
+        if config.num_known_items not in (0, tokenizer.num_known_items):
+            raise ValueError(
+                f"The model knows {config.num_known_items} items but this tokenizer {tokenizer.num_known_items}: use "
+                "the tokenizer of its checkpoint, or make a new one with num_known_items=tokenizer.num_known_items."
+            )
+        if self._item_weight and config.prediction != "items":
+            raise ValueError("item_weight trains the prediction of items: make the model with prediction='items'.")
         config.codebook_fingerprint = fingerprint
         if self._compile_layers:
             for layer in model.model.layers:
@@ -220,15 +247,16 @@ class FairTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """MTP + alpha NRT + beta MIM of one micro-batch, clean and noisy histories in one forward pass.
+        """MTP + alpha NRT + beta MIM of one micro-batch, and the prediction of items where that has a weight; clean
+        and noisy histories in one forward pass. Noisy ones are read by their codes alone.
 
-        MTP and NRT are means over supervised positions, MIM over histories, all of the whole batch. NRT compares
-        the states at supervised positions, its negatives are the last states of the other histories; MIM pools the
-        states of a history and its target is the item after it. Histories are drawn at random: batches of one length
-        were seen to learn far slower, so padding is spared by buckets within the batch instead.
+        MTP, item loss and NRT are means over supervised positions, MIM over histories, all of the whole batch. NRT
+        compares the states at supervised positions, its negatives are the last states of the other histories; MIM
+        pools the states of a history and its target is the item after it. Histories are drawn at random: batches of
+        one length were seen to learn far slower, so padding is spared by packing instead.
         """
         inputs = dict(inputs)
-        example_ids = inputs.pop("example_ids")
+        example_ids, next_ids = inputs.pop("example_ids"), inputs.pop("next_ids")
         codes, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
         batch = len(codes)
         config = self.accelerator.unwrap_model(model).config
@@ -246,12 +274,23 @@ class FairTrainer(Trainer):
             )
             inputs["input_ids"] = torch.cat([codes, noisy])
             inputs["attention_mask"] = torch.cat([mask, mask])
+            inputs["known_ids"] = torch.cat([inputs["known_ids"], torch.full_like(mask, -1)])
             inputs["labels"] = torch.cat([labels, torch.full_like(labels, -100)])
+        if not self.args.mtp_weight:
+            del inputs["labels"]
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **PACKED)
-        loss, states, packing = outputs.loss, outputs.last_hidden_state, outputs.packing
-        parts = {"mtp_loss": loss}
+        states, packing = outputs.last_hidden_state, outputs.packing
+        parts, loss = {}, states.new_zeros((), dtype=torch.float32)
+        if self.args.mtp_weight:
+            parts["mtp_loss"] = outputs.loss
+            loss = loss + self.args.mtp_weight * parts["mtp_loss"]
+        supervised = (labels != -100).any(dim=-1).flatten().nonzero()[:, 0]
+        if self.args.item_weight:
+            of_next = next_ids.flatten()[supervised]
+            summed = self._item_loss(model, states[packing.packed_cells[supervised]], of_next)
+            parts["item_loss"] = summed * config.num_codebooks / num_items_in_batch
+            loss = loss + self.args.item_weight * parts["item_loss"]
         if self.args.nrt_weight:
-            supervised = (labels != -100).any(dim=-1).flatten().nonzero()[:, 0]
             negatives = self._gather_with_gradient(states[packing.last_cells[:batch]])
             own = self.accelerator.process_index * batch + supervised // labels.shape[1]
             clean, noisy = (states[packing.packed_cells[supervised + view]] for view in (0, mask.numel()))
@@ -261,7 +300,9 @@ class FairTrainer(Trainer):
         if self.args.mim_weight:
             target_codes = last_item_states(labels, mask)
             pooled = packing.sum_histories(states)[:batch] / mask.sum(dim=1, keepdim=True)
-            vectors = self.accelerator.unwrap_model(model).model.embeddings.item_vectors(target_codes)
+            target_ids = last_item_states(next_ids, mask).cpu().numpy()
+            known = torch.from_numpy(self.processing_class.known_ids_of(target_ids)).to(codes.device)
+            vectors = self.accelerator.unwrap_model(model).model.embeddings.item_vectors(target_codes, known)
             all_codes = self.accelerator.gather(target_codes)
             own = self.accelerator.process_index * batch + torch.arange(batch, device=codes.device)
             same_item = (target_codes[:, None] == all_codes[None]).all(dim=-1)
@@ -275,6 +316,25 @@ class FairTrainer(Trainer):
         # Data-parallel gradients are averaged, but these losses are shares of one sum.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _item_loss(self, model: nn.Module, states: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
+        """The item loss of states, summed; its candidates are the catalogue, or the items drawn at this step."""
+        embeddings = self.accelerator.unwrap_model(model).model.embeddings
+        codes, known = (torch.as_tensor(x).to(states.device) for x in self._catalogue())
+        candidates = torch.arange(len(codes), device=states.device)
+        if self.args.item_negatives is not None and self.args.item_negatives < len(codes):
+            drawn = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+            candidates = torch.randperm(len(codes), generator=drawn)[: self.args.item_negatives].to(states.device)
+        vectors = embeddings.item_vectors(codes[candidates], known[candidates])
+        if len(candidates) == len(codes):
+            of_next = vectors[next_ids]
+        else:
+            of_next = embeddings.item_vectors(codes[next_ids], known[next_ids])
+        return ItemSoftmax.apply(states, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
+
+    def _catalogue(self) -> tuple[Any, Any]:
+        """Codes and numbers of all items."""
+        return self.processing_class.item_codes, self.processing_class.known_ids
 
     def _gather_with_gradient(self, tensor: torch.Tensor) -> torch.Tensor:
         """Rows of all processes in their order; gradients flow back to the process a row came from."""
@@ -315,20 +375,22 @@ class FairTrainer(Trainer):
         """Rank the target of each history among all items. The loss is MTP alone: MIM's hangs on the batch size."""
         inputs = self._prepare_inputs(inputs)
         targets = inputs["target_ids"]
+        mask, known_ids = inputs["attention_mask"], inputs["known_ids"]
         with self.compute_loss_context_manager():
-            logits = model(inputs["input_ids"], inputs["attention_mask"], **PACKED).logits[:, 0]
-        item_codes = torch.from_numpy(self.processing_class.item_codes)
+            output = model(inputs["input_ids"], mask, known_ids=known_ids, **PACKED)
+        logits = output.logits[:, 0]
+        item_codes, of_items = (torch.as_tensor(x) for x in self._catalogue())
         target_codes = item_codes.to(targets.device)[targets]
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())
         if prediction_loss_only:
             return loss, None, None
-        ((_, scores_of_targets),) = score_items(logits, target_codes, len(targets))
-        ranked = rank_targets(
-            score_items(logits, item_codes, self.args.eval_chunk_items),
-            scores_of_targets.diagonal(),
-            targets,
-            inputs["seen_ids"],
+        terms = self.accelerator.unwrap_model(model).item_terms(
+            output.last_hidden_state, known_ids, of_items.to(targets.device)
         )
+        chunk = self.args.eval_chunk_items
+        chunks = partial(score_items, logits, item_codes, chunk, terms)
+        held = list(chunks()) if len(item_codes) <= chunk else None
+        ranked = rank_targets(held or chunks(), scores_at(held or chunks(), targets), targets, inputs["seen_ids"])
         return loss, tuple(ranked[name] for name in RANKED), targets
 
     def _metrics_of(self, prediction: EvalPrediction) -> dict[str, float]:

@@ -46,7 +46,7 @@ class FairTokenizer(PreTrainedTokenizer):
     """
 
     vocab_files_names = VOCAB_FILES_NAMES
-    model_input_names = ["input_ids", "attention_mask", "item_ids"]
+    model_input_names = ["input_ids", "attention_mask", "item_ids", "known_ids"]
 
     def __init__(
         self,
@@ -69,6 +69,8 @@ class FairTokenizer(PreTrainedTokenizer):
         self.catalogue = Catalogue()
         self.item_codes = np.zeros((0, 0), dtype=np.uint8)
         self.item_counts = np.zeros(0, dtype=np.int64)
+        self.known_ids = np.zeros(0, dtype=np.int64)
+        self._num_known_items = 0
         files = (item_codes_file, codebooks_file, catalogue_file)
         missing = [name for name, file in zip(VOCAB_FILES_NAMES.values(), files, strict=True) if file is None]
         if 0 < len(missing) < len(files) or (missing and kwargs.get("name_or_path")):
@@ -123,7 +125,7 @@ class FairTokenizer(PreTrainedTokenizer):
             fit_item_ids: items that the fit may look at, those seen in training; all by default. Of more than 200,000
                 it looks at a seeded sample.
             item_counts: interactions of each item in training, what users without a history are served by: by item
-                id, or (items,) in catalogue order.
+                id, or (items,) in catalogue order. Items that have any are the known ones, see `known_ids`.
             collisions, model_max_length: see [`FairTokenizer`].
             seed: of every random choice in the fit.
             batch_size: items encoded at once. It changes no code, but for what a text encoder's rounding hangs on it.
@@ -176,7 +178,7 @@ class FairTokenizer(PreTrainedTokenizer):
         report["moved"] = 0
         if collisions == "resolve":
             codes, report["moved"] = resolve_collisions(codes, codebooks, vectors)
-        tokenizer._set(catalogue, codebooks, codes, counts)
+        tokenizer._set(catalogue, codebooks, codes, counts, np.where(counts > 0, np.cumsum(counts > 0) - 1, -1))
         tokenizer._report(report)
         return tokenizer
 
@@ -216,8 +218,9 @@ class FairTokenizer(PreTrainedTokenizer):
         if self.collisions == "resolve":
             codes, _ = resolve_collisions(codes, codebooks, vectors, first_new=len(self.catalogue))
         counts = np.concatenate([self.item_counts, np.zeros(len(new), np.int64)])
+        known = np.concatenate([self.known_ids, np.full(len(new), -1)])
         self.catalogue.add_all(new)
-        self._set(self.catalogue, codebooks, codes, counts)
+        self._set(self.catalogue, codebooks, codes, counts, known)
 
     def remove_items(self, item_ids: Sequence[str]) -> None:
         """Take items out of the catalogue. The rows of the items behind them move up, so histories that were
@@ -230,7 +233,7 @@ class FairTokenizer(PreTrainedTokenizer):
         if isinstance(item_ids, str):
             raise ValueError(f"item_ids is {item_ids!r}: give a list of item ids.")
         kept = self.catalogue.remove(item_ids)
-        self._set(self.catalogue, codebooks, self.item_codes[kept], self.item_counts[kept])
+        self._set(self.catalogue, codebooks, self.item_codes[kept], self.item_counts[kept], self.known_ids[kept])
 
     def quality(self) -> dict[str, Any]:
         """The id-quality report of the catalogue as it stands: see `id_quality` in `semantic_ids_fair`. What the fit
@@ -260,7 +263,8 @@ class FairTokenizer(PreTrainedTokenizer):
 
         Returns:
             `input_ids` (batch, items, num_codebooks) with codes 0 for padding, `attention_mask` (batch, items), and
-            `item_ids` (batch, items): catalogue rows, -1 for padding. One history without `return_tensors` gives
+            `item_ids` and `known_ids` (batch, items): catalogue rows, and numbers of the items among those known
+            from the fit, -1 for padding (and for items that are not known). One history without `return_tensors` gives
             lists without the batch axis.
 
         Raises:
@@ -282,20 +286,21 @@ class FairTokenizer(PreTrainedTokenizer):
             padded = gap + of_user if self.padding_side == "left" else of_user + gap
             item_ids.append(np.array(padded, dtype=np.int64))
             masks.append((item_ids[-1] >= 0).astype(np.int64))
-        codes = [self.codes_of(of_user) for of_user in item_ids]
+        codes, known = ([look_up(of_user) for of_user in item_ids] for look_up in (self.codes_of, self.known_ids_of))
         if return_tensors is None:
-            data = {name: [array.tolist() for array in arrays] for name, arrays in
-                    (("input_ids", codes), ("attention_mask", masks), ("item_ids", item_ids))}  # fmt: skip
+            arrays = {"input_ids": codes, "attention_mask": masks, "item_ids": item_ids, "known_ids": known}
+            data = {name: [array.tolist() for array in of_users] for name, of_users in arrays.items()}
             return BatchEncoding({name: values[0] for name, values in data.items()} if single else data)
         if not padding and len(set(map(len, rows))) > 1:
             raise ValueError("Histories of different lengths make no tensor: call the tokenizer with padding=True.")
         empty_codes = np.zeros((0, length, self.item_codes.shape[1]), np.int64)
-        arrays = {
+        stacked = {
             "input_ids": np.stack(codes) if codes else empty_codes,
             "attention_mask": np.stack(masks) if masks else empty_codes[..., 0],
             "item_ids": np.stack(item_ids) if item_ids else empty_codes[..., 0],
+            "known_ids": np.stack(known) if known else empty_codes[..., 0],
         }
-        return BatchEncoding(arrays, tensor_type=return_tensors)
+        return BatchEncoding(stacked, tensor_type=return_tensors)
 
     def rows_of(self, histories: Sequence[Sequence[str]]) -> list[list[int]]:
         """Catalogue rows of histories of item ids, whole; ids that are not in the catalogue are skipped with one
@@ -322,6 +327,12 @@ class FairTokenizer(PreTrainedTokenizer):
             return np.zeros((*rows.shape, self.item_codes.shape[1]), np.int64)
         return np.where((rows >= 0)[..., None], self.item_codes[rows].astype(np.int64), 0)
 
+    def known_ids_of(self, rows: np.ndarray) -> np.ndarray:
+        """Catalogue rows (...) -> numbers among the known items (...), -1 for others and for row -1."""
+        if len(self.known_ids) == 0:
+            return np.full(rows.shape, -1)
+        return np.where(rows >= 0, self.known_ids[rows], -1)
+
     def titles(self, rows: Sequence[int]) -> list[str]:
         """Titles of catalogue rows; an item without one is named by its id."""
         return [self.catalogue.titles[row] or self.catalogue.item_ids[row] for row in rows]
@@ -333,6 +344,12 @@ class FairTokenizer(PreTrainedTokenizer):
     @property
     def codebook_size(self) -> int:
         return self._fitted().codebook_size
+
+    @property
+    def num_known_items(self) -> int:
+        """Items that the fit met in training, those since taken out included. `known_ids` has their numbers by
+        catalogue row, -1 for other items; they stay whatever is added or taken out, for a model may know them."""
+        return self._num_known_items
 
     @property
     def codebook_fingerprint(self) -> str:
@@ -363,7 +380,12 @@ class FairTokenizer(PreTrainedTokenizer):
         fitted = codebooks.tensors()
         if self.text_encoder == TFIDF:
             fitted.update(self._text_encoder().tensors())
-        codes: dict[str, np.ndarray] = {"item_codes": self.item_codes, "item_counts": self.item_counts}
+        codes: dict[str, np.ndarray] = {
+            "item_codes": self.item_codes,
+            "item_counts": self.item_counts,
+            "known_ids": self.known_ids,
+            "num_known_items": np.array([self.num_known_items]),
+        }
         of_fit, of_items = codebooks.fingerprint(), self.catalogue.fingerprint()
         # One entry each: safetensors writes several in any order, and equal tokenizers in unequal bytes.
         write_tensors(paths["codebooks_file"], fitted, {"codebook_fingerprint": of_fit})
@@ -378,9 +400,12 @@ class FairTokenizer(PreTrainedTokenizer):
             raise ValueError("This FairTokenizer is not fitted: make one with FairTokenizer.fit or from_pretrained.")
         return self.codebooks
 
-    def _set(self, catalogue: Catalogue, codebooks: Codebooks, codes: np.ndarray, counts: np.ndarray) -> None:
-        self.catalogue, self.codebooks = catalogue, codebooks
+    def _set(
+        self, catalogue: Catalogue, codebooks: Codebooks, codes: np.ndarray, counts: np.ndarray, known: np.ndarray
+    ) -> None:
+        self.catalogue, self.codebooks, self.known_ids = catalogue, codebooks, known
         self.item_codes, self.item_counts = codes.astype(code_dtype(codebooks.codebook_size), copy=False), counts
+        self._num_known_items = max(self._num_known_items, int(known.max(initial=-1)) + 1)
         self.total_vocab_size = len(catalogue)
 
     def _report(self, report: dict[str, Any]) -> None:
@@ -425,7 +450,12 @@ class FairTokenizer(PreTrainedTokenizer):
             )
         if "tfidf.terms" in tensors:
             self._encoder = TfidfEncoder.from_tensors(tensors)
-        self._set(catalogue, Codebooks.from_tensors(tensors), codes["item_codes"], codes["item_counts"])
+        if "known_ids" not in codes:
+            raise ValueError(f"{item_codes_file} is of an older version of this package: fit the tokenizer again.")
+        self._num_known_items = int(codes["num_known_items"][0])
+        self._set(
+            catalogue, Codebooks.from_tensors(tensors), codes["item_codes"], codes["item_counts"], codes["known_ids"]
+        )
 
 
 def _counts(item_counts: Mapping[str, int] | np.ndarray | None, catalogue: Catalogue) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""Count which items stand near each other in training sequences: what the co-occurrence prior holds."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy import sparse
+
+
+def cooccurrence(
+    train_sequences: Iterable[Sequence[int]],
+    num_items: int,
+    *,
+    window: int = 8,
+    backward: float = 0.5,
+    row_power: float = 0.3,
+    column_power: float = 0.0,
+) -> sparse.csr_array:
+    """With `C[a, b]` the sum of 1 / distance over all pairs of an earlier item a and a later item b at most `window`
+    positions apart, plus `backward` times the same for the reverse pair, and `D_row`, `D_col` the row and column sums
+    of C, the result is `D_row^-row_power C D_col^-column_power`.
+
+    Args:
+        train_sequences: items of each user, numbers from 0 to `num_items` - 1, oldest first; items below 0 count for
+            nothing.
+        num_items: how many items there are.
+        window: largest distance in positions at which a pair counts.
+        backward: weight of the reverse pair (later -> earlier).
+        row_power: how much frequent items of a history are held back, 0 (not) to 1.
+        column_power: how much frequent recommendations are held back, 0 (not) to 1.
+
+    Returns:
+        (num_items, num_items), float32.
+
+    Raises:
+        ValueError: for an item of `num_items` or more.
+    """
+    sequences = [np.asarray(sequence, np.int64) for sequence in train_sequences]
+    items = np.concatenate([np.zeros(0, np.int64), *sequences])
+    if items.size and items.max() >= num_items:
+        raise ValueError(f"train_sequences hold item {items.max()}: items are 0 to {num_items - 1}.")
+    users = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+    forward = sparse.csr_array((num_items, num_items))
+    for distance in range(1, window + 1):
+        earlier, later = items[:-distance], items[distance:]
+        near = (users[:-distance] == users[distance:]) & (earlier >= 0) & (later >= 0)
+        weights = np.full(int(near.sum()), 1 / distance)
+        forward = forward + sparse.coo_array((weights, (earlier[near], later[near])), shape=forward.shape).tocsr()
+    counts = forward + backward * forward.T
+    row_scale = _inverse_power(counts.sum(axis=1), row_power)
+    column_scale = _inverse_power(counts.sum(axis=0), column_power)
+    return (sparse.diags_array(row_scale) @ counts @ sparse.diags_array(column_scale)).tocsr().astype(np.float32)
+
+
+def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:
+    """sums ** -power, and 0 where the sum is 0 (an item without a pair)."""
+    return np.where(sums > 0, np.maximum(sums, 1e-12) ** -power, 0.0)

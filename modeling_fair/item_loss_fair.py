@@ -1,0 +1,84 @@
+"""The prediction of the next item itself: a softmax over items, without all logits ever being held at once."""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from .norm_fair import compute_dtype
+
+LOGITS = 8_000_000  # held at once
+
+
+class ItemSoftmax(torch.autograd.Function):
+    """Cross-entropy of the next item among all items, with the gradients made on the way:
+
+        loss = sum over targets of log( exp(h . v) + (n - 1) / m * sum over c exp(h . v_c) ) - h . v
+
+    with m candidates c, the target left out. Of all n items that is the full softmax; of some drawn uniformly, the
+    sampled one, with the sum over all others estimated from theirs. Products run in the type of autocast, sums and
+    softmax in float32 at the least.
+
+    Args:
+        states: h, (targets, hidden_size).
+        of_targets: v, vectors of the targets, (targets, hidden_size).
+        vectors: v_c, those of the candidates, (candidates, hidden_size).
+        target_ids, candidate_ids: catalogue rows, (targets,) and (candidates,).
+        items: n, size of the catalogue.
+        with_gradients: whether `backward` will follow.
+
+    Returns:
+        The sum over targets, a scalar.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        of_targets: torch.Tensor,
+        vectors: torch.Tensor,
+        target_ids: torch.Tensor,
+        candidate_ids: torch.Tensor,
+        items: int,
+        with_gradients: bool,
+    ) -> torch.Tensor:
+        dtype, precise = compute_dtype(states), torch.promote_types(states.dtype, torch.float32)
+        place = torch.full((items,), -1, dtype=torch.long, device=states.device)
+        place[candidate_ids] = torch.arange(len(candidate_ids), device=states.device)
+        loss = torch.zeros((), dtype=precise, device=states.device)
+        gradients: list[torch.Tensor] = []
+        if with_gradients:
+            gradients = [torch.zeros_like(x, dtype=precise) for x in (states, of_targets, vectors)]
+        with torch.autocast(states.device.type, enabled=False):
+            candidates = vectors.to(dtype)
+            step = max(1, LOGITS // max(1, len(vectors)))
+            for start in range(0, len(states), step):
+                part = slice(start, start + step)
+                inputs, targets = states[part].to(dtype), of_targets[part].to(precise)
+                logits = (inputs @ candidates.T).to(precise)
+                own = place[target_ids[part]]
+                drawn = (own >= 0).nonzero()[:, 0]
+                logits[drawn, own[drawn]] = -torch.inf
+                others = (len(vectors) - (own >= 0).to(precise)).clamp(min=1)
+                of_target = torch.linalg.vecdot(states[part].to(precise), targets)
+                rest = logits.logsumexp(dim=1) + ((items - 1) / others).log()
+                total = torch.logaddexp(rest, of_target)
+                loss += (total - of_target).sum()
+                if not with_gradients:
+                    continue
+                # d loss / d logit of a candidate is its probability, that of the target its probability less 1.
+                shift = total - ((items - 1) / others).log()
+                errors = logits.sub_(shift[:, None]).exp_().to(dtype)
+                missing = (of_target - total).exp_().sub_(1)[:, None]
+                gradients[0][part] = (errors @ candidates).to(precise) + missing * targets
+                gradients[1][part] = missing * states[part].to(precise)
+                gradients[2] += errors.T @ inputs
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = [x.dtype for x in (states, of_targets, vectors)]
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        made = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *((gradient * of_loss).to(dtype) for gradient, dtype in made), None, None, None, None
