@@ -46,7 +46,7 @@ from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
 from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
-PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # those that validation chooses from
+PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # those that validation chooses from
 SOURCES = ("dataset", "sequences_file", "interactions_file", "amazon_reviews")
 
 
@@ -420,12 +420,11 @@ def add_prior(trainer: FairTrainer) -> dict[str, Any]:
     counts = cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items)
     given = model.config.prior_weight
     tried: dict[str, dict[str, float]] = {}
-    for weight in [given] if given else PRIOR_WEIGHTS:
-        if weight:
-            model.set_prior(counts, weight)
+    for weight in (0.0, given) if given else PRIOR_WEIGHTS:
+        model.set_prior(counts if weight else None, weight)
         metrics = trainer.evaluate()
         tried[str(weight)] = {name.removeprefix("eval_"): value for name, value in metrics.items()}
-    best = max(tried, key=lambda weight: tried[weight]["ndcg@10"])
+    best = str(given) if given else max(tried, key=lambda weight: tried[weight]["ndcg@10"])
     model.set_prior(counts if float(best) else None, float(best))
     return {"prior_weights": tried}
 
@@ -434,10 +433,14 @@ def train(job: Job) -> dict[str, Any]:
     """Train, evaluate and save; returns what `results.json` holds."""
     trainer, output = job.trainer, Path(str(job.trainer.args.output_dir))
     trainer.train(resume_from_checkpoint=job.resume)
-    prior = add_prior(trainer) if job.cooccurrence_prior else {}
+    prior, without = {}, {}
+    if job.cooccurrence_prior:
+        without = {"test_without_prior": trainer.evaluate(job.test_dataset, metric_key_prefix="test")}
+        prior = add_prior(trainer)
     evaluated = {
         "validation": trainer.evaluate(),
         "test": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
+        **without,
     }
     results = {
         "results": {

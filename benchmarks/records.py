@@ -44,7 +44,7 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     folder = RESULTS.parents[1]
     changed = subprocess.run(["git", "-C", str(folder), "status", "--porcelain"], capture_output=True, text=True)
     common = {
-        "command": " ".join(["python", "-m", _module(), *(_without_machine(word) for word in sys.argv[1:])]),
+        "command": " ".join(["python", "-m", _module(), *(without_machine(word) for word in sys.argv[1:])]),
         "commit": made["commit"],
         "uncommitted_changes": bool(changed.stdout.strip()),
         "versions": made["versions"],
@@ -57,7 +57,7 @@ def record(name: str, figures: Iterable[dict[str, Any]], settings: dict[str, Any
     return path
 
 
-def _without_machine(word: str) -> str:
+def without_machine(word: str) -> str:
     """An absolute path by its last part: where things lie is the machine's own."""
     return Path(word).name if Path(word).is_absolute() else word
 

@@ -8,9 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from datasets import Dataset
 from transformers import pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,29 +15,14 @@ sys.path.insert(0, str(ROOT))
 
 from data_fair import load_named, split_leave_one_out  # noqa: E402
 from examples.baselines.cooccurrence import CoOccurrence  # noqa: E402
+from examples.baselines.evaluation import evaluate  # noqa: E402
 from examples.baselines.popularity import Popularity  # noqa: E402
 from modeling_fair import FairTokenizer  # noqa: E402
-from modeling_fair.metrics_fair import evaluate_ranks, metrics_table, rank_targets  # noqa: E402
+from modeling_fair.metrics_fair import metrics_table  # noqa: E402
 from run_training import main as train  # noqa: E402
 from tokenization_fair.preprocessing_fair import prepare_datasets  # noqa: E402
 
 OUTPUT = Path("runs/demo")
-
-
-def evaluate(model: CoOccurrence | Popularity, examples: Dataset, num_items: int) -> dict[str, float]:
-    """Full ranking of a model of catalogue rows, by the metrics that FAIR is evaluated with."""
-    ranked: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(examples), 512):
-        batch = examples[start : start + 512]
-        scores = torch.from_numpy(model.scores(batch["seen_ids"]))
-        targets = torch.tensor(batch["target_id"])
-        seen = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(rows) for rows in batch["seen_ids"]], batch_first=True, padding_value=-1
-        )
-        of_targets = scores.gather(1, targets[:, None])[:, 0]
-        for name, values in rank_targets([(0, scores)], of_targets, targets, seen).items():
-            ranked.setdefault(name, []).append(values.numpy())
-    return evaluate_ranks({name: np.concatenate(values) for name, values in ranked.items()}, num_items)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     prepared = prepare_datasets(split_leave_one_out(sequences), tokenizer)
     train_rows = prepared["train"]["item_ids"][:]
     table = {
-        "popularity": evaluate(Popularity().fit(train_rows, len(items)), prepared["test"], len(items)),
-        "co-occurrence": evaluate(CoOccurrence().fit(train_rows, len(items)), prepared["test"], len(items)),
+        "popularity": evaluate(Popularity().fit(train_rows, len(items)).scores, prepared["test"], len(items)),
+        "co-occurrence": evaluate(CoOccurrence().fit(train_rows, len(items)).scores, prepared["test"], len(items)),
         "FAIR": results["results"]["test"],
     }
     print(metrics_table(table))

