@@ -44,13 +44,11 @@ class FairConfig(PreTrainedConfig):
             values).
         lambda1_init, lambda2_init (`float`, default to 1.0 and 0.5): where the two weights start. They are learned
             per head as exponentials, so they stay positive and a subtraction never turns into an addition.
-        cosine_temperature (`float`, defaults to 0.07): what the cosine between a head's state and a code embedding is
-            divided by.
+        cosine_temperature (`float`, defaults to 0.07): what the cosine between a head's state and a code embedding,
+            or between a state and an item, is divided by.
         prediction (`str`, defaults to `"codes"`): `"codes"` (the paper's heads: a distribution over each codebook) or
-            `"items"` (no heads: the logit of a code is the product of state and code embedding, so that an item's
-            score is the product of state and item vector, which the item loss trains).
-        item_vector_scale (`float`, defaults to 1.0): what the mean of an item's code embeddings is multiplied by. The
-            square root of `num_codebooks` gives item vectors the deviation of a code embedding.
+            `"items"` (no heads: an item's score is the cosine between the state and the item's vector, which the item
+            loss trains).
         num_known_items (`int`, defaults to 0): items that the model can tell apart beside their codes: those that the
             tokenizer's fit met in training, `tokenizer.num_known_items`. All others, such as items added later, are
             placed by their codes alone. 0 where neither of the next two is used.
@@ -90,7 +88,6 @@ class FairConfig(PreTrainedConfig):
     lambda2_init: float | int = 0.5
     cosine_temperature: float | int = 0.07
     prediction: str = "codes"
-    item_vector_scale: float | int = 1.0
     num_known_items: int = 0
     item_residuals: bool = False
     prior_size: int = 0
@@ -120,7 +117,7 @@ class FairConfig(PreTrainedConfig):
         """Called by transformers whenever a configuration is made."""
         for name in ("num_codebooks", "codebook_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
                      "intermediate_size", "max_position_embeddings", "lambda1_init", "lambda2_init",
-                     "cosine_temperature", "item_vector_scale", "prior_floor", "prior_history",
+                     "cosine_temperature", "prior_floor", "prior_history",
                      "prior_decay"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value above 0.")

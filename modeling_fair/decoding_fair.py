@@ -29,16 +29,20 @@ class RecommendOutput(ModelOutput):
 
 @dataclass
 class ItemTerms:
-    """What scores of items have beside their codes.
+    """What scores of items are made of beside their codes.
 
     Args:
+        lengths: of the items' vectors, (catalogue,). With them an item's score is not the mean of its codes'
+            log-probabilities but the sum of its codes' logits and its own product, divided by its length: a cosine.
         known_ids: number of each item of the catalogue among those a model knows, -1 for others, (catalogue,).
-        queries, vectors: the score of a known item gains the product of the user's query, (batch, width), with the
+        queries, vectors: the sum of a known item gains the product of the user's query, (batch, width), with the
             item's vector, (known + 1, width), whose last row is 0 and stands for all items that are not known.
-        rows, scores: catalogue rows, each once a user, -1 for none, and what is added to their scores, (batch, n).
+        rows, scores: catalogue rows, each once a user, -1 for none, and what is added to their scores in the end,
+            (batch, n).
     """
 
-    known_ids: torch.Tensor
+    lengths: torch.Tensor | None = None
+    known_ids: torch.Tensor | None = None
     queries: torch.Tensor | None = None
     vectors: torch.Tensor | None = None
     rows: torch.Tensor | None = None
@@ -49,9 +53,20 @@ class ItemTerms:
         queries, rows, scores = (None if x is None else x[users] for x in (self.queries, self.rows, self.scores))
         return replace(self, queries=queries, rows=rows, scores=scores)
 
-    def vectors_of(self, rows: torch.Tensor | slice) -> torch.Tensor:
-        """Vectors of catalogue rows (...), (..., width)."""
-        assert self.vectors is not None
+    def of_chunk(self, sums: torch.Tensor, items: torch.Tensor | slice) -> torch.Tensor:
+        """Sums of codes (items, users) -> scores (items, users), of catalogue rows that all users share."""
+        if self.queries is not None:
+            sums = sums + self._vectors_of(items) @ self.queries.T
+        return sums if self.lengths is None else sums / self.lengths[items][:, None]
+
+    def of_rows(self, sums: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The same of each user's own rows: (users, n) -> (users, n)."""
+        if self.queries is not None:
+            sums = sums + (self._vectors_of(rows) @ self.queries[:, :, None])[..., 0]
+        return sums if self.lengths is None else sums / self.lengths[rows]
+
+    def _vectors_of(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        assert self.vectors is not None and self.known_ids is not None
         known = self.known_ids[rows]
         return nn.functional.embedding(torch.where(known < 0, len(self.vectors) - 1, known), self.vectors)
 
@@ -66,13 +81,14 @@ def last_item_states(states: torch.Tensor, attention_mask: torch.Tensor | None) 
     return states[torch.arange(len(states), device=states.device), last]
 
 
-def score_table(code_logits: torch.Tensor) -> torch.Tensor:
+def score_table(code_logits: torch.Tensor, as_they_are: bool = False) -> torch.Tensor:
     """Logits (batch, num_codebooks, codebook_size) -> table (num_codebooks * codebook_size, batch), float32: an item's
-    score is the sum of the rows of its codes."""
+    score is the sum of the rows of its codes, which is the mean of their log-probabilities, or the sum of the logits
+    as they are."""
     batch, num_codebooks, _ = code_logits.shape
-    log_probabilities = torch.log_softmax(code_logits.float(), dim=-1) / num_codebooks
+    of_codes = code_logits.float() if as_they_are else torch.log_softmax(code_logits.float(), dim=-1) / num_codebooks
     # Not contiguous(): it leaves a table of one user with strides that embedding_bag has no fast path for.
-    return log_probabilities.reshape(batch, -1).T.clone(memory_format=torch.contiguous_format)
+    return of_codes.reshape(batch, -1).T.clone(memory_format=torch.contiguous_format)
 
 
 def table_rows(item_codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
@@ -108,27 +124,19 @@ def score_items(
         ValueError: if the catalogue has another number of codebooks than the logits.
     """
     check_codebooks(item_codes.shape[1], code_logits)
-    tables = [score_table(of_users) for of_users in code_logits.split(USERS)]
+    cosines = terms is not None and terms.lengths is not None
+    tables = [score_table(of_users, cosines) for of_users in code_logits.split(USERS)]
     for start in range(0, len(item_codes), chunk_items):
         codes = item_codes[start : start + chunk_items].to(code_logits.device)
         rows = table_rows(codes, code_logits.shape[2])
-        scores = torch.cat([sum_rows(table, rows).T for table in tables])
-        if terms is not None:
-            add_terms(scores, terms, start)
+        sums = torch.cat([sum_rows(table, rows) for table in tables], dim=1)
+        here = slice(start, start + len(codes))
+        scores = (sums if terms is None else terms.of_chunk(sums, here)).T
+        if terms is not None and terms.rows is not None and terms.scores is not None:
+            local = terms.rows - start
+            inside = (local >= 0) & (local < len(codes)) & (terms.rows >= 0)
+            scores = scores.scatter_add(1, local.clamp(0, len(codes) - 1), terms.scores * inside)
         yield start, scores
-
-
-def add_terms(scores: torch.Tensor, terms: ItemTerms, start: int) -> None:
-    """Add the terms of the chunk of items from row `start` on to its scores, (batch, items of the chunk)."""
-    length = scores.shape[1]
-    if terms.vectors is not None:
-        assert terms.queries is not None
-        scores += terms.queries @ terms.vectors_of(slice(start, start + length)).T
-    if terms.rows is not None:
-        assert terms.scores is not None
-        local = terms.rows - start
-        here = (terms.rows >= 0) & (local >= 0) & (local < length)
-        scores.scatter_add_(1, local.clamp(0, length - 1), terms.scores * here)
 
 
 def check_codebooks(num_codebooks: int, code_logits: torch.Tensor) -> None:

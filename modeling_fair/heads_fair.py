@@ -45,21 +45,27 @@ class FairPredictionHeads(nn.Module):
 
 
 class TiedPrediction(nn.Module):
-    """No heads: the logit of a code is the product of the state with its share of an item's vector, so that the
-    logits of an item's codes add up to the product of the state with the vector of those codes."""
+    """No heads: the score of an item is the cosine between state and item vector, divided by the temperature. The
+    logit of a code is its share of that before the division by the length of the item's vector."""
 
     def __init__(self, config: FairConfig):
         super().__init__()
-        self.share = config.item_vector_scale / config.num_codebooks
+        self.temperature = config.cosine_temperature
+        self.share = config.num_codebooks**-0.5
+
+    def queries(self, states: torch.Tensor) -> torch.Tensor:
+        """States (..., hidden_size) -> what is multiplied with item vectors."""
+        return nn.functional.normalize(states, dim=-1) / self.temperature
 
     def forward(
         self, states: torch.Tensor, codebooks: torch.Tensor, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As [`FairPredictionHeads`]."""
-        logits = torch.einsum("th,csh->tcs", states, (codebooks * self.share).to(states.dtype))
+        queries = self.queries(states.float())
+        logits = torch.einsum("th,csh->tcs", queries, codebooks.float() * self.share)
         if labels is None:
             return logits
-        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
 
 
 class FusedHeadsAndLoss(torch.autograd.Function):

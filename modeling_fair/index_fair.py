@@ -75,6 +75,7 @@ class ItemIndex:
         codes = as_codes(item_codes).to(device)
         if known_ids is not None and tuple(known_ids.shape) != (len(codes),):
             raise ValueError(f"known_ids has shape {tuple(known_ids.shape)}: give ({len(codes)},), one an item.")
+        self._lengths: tuple[Any, torch.Tensor] | None = None
         self.known_ids = None if known_ids is None else torch.as_tensor(known_ids).long().to(codes.device)
         self._set(codes)
         self.backend = "ivf" if backend == "auto" and partition is not None else backend
@@ -98,6 +99,13 @@ class ItemIndex:
     def nbytes(self) -> int:
         """Bytes that the index keeps."""
         return self.item_codes.nbytes + (0 if self.partition is None else self.partition.nbytes)
+
+    def lengths_by(self, embeddings: Any) -> torch.Tensor:
+        """Lengths of the items' vectors by a model's embeddings, (catalogue,); kept until weights or items change."""
+        weights = tuple((weight.data_ptr(), weight._version) for weight in embeddings.parameters())
+        if self._lengths is None or self._lengths[0] != weights:
+            self._lengths = (weights, embeddings.lengths(self.item_codes, self.known_ids))
+        return self._lengths[1]
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the partition, `item_index.safetensors`: all else is built of the tokenizer's codes.
@@ -237,7 +245,9 @@ class ItemIndex:
         if terms is not None and terms.rows is not None:
             assert terms.scores is not None
             extra = add_extra(extra, (terms.rows.to(device), terms.scores.to(device)))
-        dense = None if terms is None or terms.vectors is None else terms
+        if terms is not None and terms.lengths is None and terms.vectors is None:
+            terms = None  # nothing but the rows
+        cosines = terms is not None and terms.lengths is not None
 
         best_scores = torch.full((batch, top_k), -torch.inf, device=device)
         best_rows = torch.full((batch, top_k), -1, dtype=torch.long, device=device)
@@ -250,7 +260,9 @@ class ItemIndex:
                     scores, rows = self._of_empty(empty_history_scores, allowed, hidden, hidden_from[at], top_k)
                 else:
                     mine = None if extra is None else (extra[0][at], extra[1][at])
-                    table = ScoreTable(score_table(code_logits[at]), None if dense is None else dense.of_users(at))
+                    table = ScoreTable(
+                        score_table(code_logits[at], cosines), None if terms is None else terms.of_users(at)
+                    )
                     scores, rows = self._of_users(table, allowed, hidden, hidden_from[at], mine, top_k, visit)
                 best_scores[at, : scores.shape[1]], best_rows[at, : scores.shape[1]] = scores, rows
         best_rows.masked_fill_(best_scores == -torch.inf, -1)
@@ -322,7 +334,7 @@ class ItemIndex:
         if self.backend == "ivf" and visit < 1:
             assert self.partition is not None
             rows = self.partition.visit(table.entries[:, 0].numpy(), visit)
-        if table.dense is not None:  # faiss adds up entries alone
+        if table.terms is not None:  # faiss adds up entries alone
             if rows is None:
                 return None
             visited = torch.from_numpy(rows.astype(np.int64))
@@ -393,8 +405,8 @@ class ItemIndex:
             here = slice(start, start + self.chunk_items)
             of_chunk = here if allowed is None else allowed[here]
             scores = sum_rows(entries, table_rows(self.item_codes[of_chunk], codebook_size))
-            if table.dense is not None:
-                scores += table.dense.vectors_of(of_chunk) @ table.dense.queries.T
+            if table.terms is not None:
+                scores = table.terms.of_chunk(scores, of_chunk)
             scores.view(-1).index_fill_(0, cells[ends[part] : ends[part + 1]] - start * users, -torch.inf)
             maxima += block_maxima(scores)
         of_blocks = torch.cat(maxima).T.contiguous()
@@ -416,22 +428,21 @@ class ItemIndex:
         user = torch.arange(users, dtype=torch.int32, device=entries.device).repeat_interleave(rows.shape[1])
         places = table_rows(codes, len(entries) // codes.shape[1]) * users + user[:, None]
         scores = sum_rows(entries.view(-1, 1), places).view(rows.shape)
-        if table.dense is not None:
-            scores += (table.dense.vectors_of(rows) @ table.dense.queries[:, :, None])[..., 0]
-        return scores
+        return scores if table.terms is None else table.terms.of_rows(scores, rows)
 
     def _set(self, item_codes: torch.Tensor) -> None:
         self.item_codes = item_codes
+        self._lengths = None
         self._largest = int(item_codes.max()) if item_codes.numel() else -1
 
 
 @dataclass
 class ScoreTable:
     """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), and the
-    vectors that known items have beside them."""
+    what they have beside them."""
 
     entries: torch.Tensor
-    dense: Any = None  # ItemTerms with vectors
+    terms: ItemTerms | None = None
 
     @property
     def users(self) -> int:
@@ -440,7 +451,7 @@ class ScoreTable:
     def of_user(self, user: int) -> "ScoreTable":
         """That of one user alone."""
         entries = self.entries[:, user : user + 1].clone(memory_format=torch.contiguous_format)
-        return ScoreTable(entries, None if self.dense is None else self.dense.of_users(slice(user, user + 1)))
+        return ScoreTable(entries, None if self.terms is None else self.terms.of_users(slice(user, user + 1)))
 
 
 def import_faiss() -> Any:

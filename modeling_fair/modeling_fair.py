@@ -2,6 +2,7 @@
 retraining and change no weight's shape."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_fair import FairAttention
 from .configuration_fair import FairConfig
-from .decoding_fair import ItemTerms, RecommendOutput, last_item_states
+from .decoding_fair import CHUNK_ITEMS, ItemTerms, RecommendOutput, last_item_states
 from .heads_fair import FairPredictionHeads, TiedPrediction
 from .index_fair import ItemIndex
 from .norm_fair import FairRMSNorm
@@ -68,8 +69,11 @@ class FairRecommendationOutput(ModelOutput):
 
 
 class FairEmbeddings(nn.Module):
-    """An item's vector is the scaled mean of the embeddings of its codes, and where the model has residuals and knows
-    the item, that item's own vector on top."""
+    """An item's vector is the mean of the embeddings of its codes. Where items are predicted it has length 1: that of
+
+        sqrt(num_codebooks) * mean of the embeddings + the item's own vector
+
+    (the root gives the mean the deviation of one embedding), with an own vector of known items only."""
 
     def __init__(self, config: FairConfig):
         super().__init__()
@@ -78,7 +82,7 @@ class FairEmbeddings(nn.Module):
         # All codebooks one after the other; the row after the last code is the mask code, shared by all codebooks.
         self.codes = nn.Embedding(config.num_codebooks * config.codebook_size + 1, config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.scale = config.item_vector_scale
+        self.predicts_items = config.prediction == "items"
         self.residuals: nn.Embedding | None = None
         if config.item_residuals:  # the last row, always 0, is that of all unknown items
             known = config.num_known_items
@@ -87,6 +91,20 @@ class FairEmbeddings(nn.Module):
     def item_vectors(self, codes: torch.Tensor, known_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Codes (..., num_codebooks), each from 0 to `codebook_size` (the mask code), and numbers among the known
         items (...), -1 for others -> vectors (..., hidden_size)."""
+        vectors = self.sums(codes, known_ids)
+        return nn.functional.normalize(vectors, dim=-1) if self.predicts_items else vectors
+
+    @torch.no_grad()
+    def lengths(self, codes: torch.Tensor, known_ids: torch.Tensor | None) -> torch.Tensor:
+        """What the sums of items (items, num_codebooks) are divided by, (items,), float32; chunk by chunk."""
+        chunks = range(0, len(codes), CHUNK_ITEMS)
+        parts = (slice(start, start + CHUNK_ITEMS) for start in chunks)
+        sums = (self.sums(codes[part], None if known_ids is None else known_ids[part]) for part in parts)
+        lengths = [torch.linalg.vector_norm(of_chunk.float(), dim=-1).clamp(min=1e-12) for of_chunk in sums]
+        return torch.cat([self.codes.weight.new_empty(0, dtype=torch.float32), *lengths])
+
+    def sums(self, codes: torch.Tensor, known_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Item vectors before they are given length 1."""
         if codes.shape[-1] != self.num_codebooks:
             raise ValueError(
                 f"Items have {codes.shape[-1]} codes but the model reads {self.num_codebooks}: "
@@ -97,8 +115,8 @@ class FairEmbeddings(nn.Module):
         rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
         vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
         vectors = vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
-        if self.scale != 1:
-            vectors = vectors * self.scale
+        if self.predicts_items:
+            vectors = vectors * self.num_codebooks**0.5
         if self.residuals is None or known_ids is None:
             return vectors
         return vectors + self.residuals(torch.where(known_ids < 0, self.residuals.num_embeddings - 1, known_ids))
@@ -329,36 +347,46 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             self.prior.fill(counts)
 
     def item_terms(
-        self, states: torch.Tensor, known_ids: torch.Tensor | None, of_items: torch.Tensor | None
+        self,
+        states: torch.Tensor,
+        known_ids: torch.Tensor | None,
+        of_items: torch.Tensor | None,
+        lengths: Callable[[FairEmbeddings], torch.Tensor],
     ) -> ItemTerms | None:
-        """What an item's score has beside its codes: the product with its own vector, and the prior.
+        """What scores of items are made of beside their codes: lengths and own vectors, where items are predicted, and
+        the prior.
 
         Args:
             states: of the last items, (batch, hidden_size).
             known_ids: numbers of the histories' items among the known ones, -1 for others, (batch, items).
             of_items: those of the catalogue's items, (catalogue,): `tokenizer.known_ids`.
+            lengths: gives the lengths of the catalogue's items by the model's embeddings.
 
         Returns:
-            [`~decoding_fair.ItemTerms`], on the scale of the mean code log-probability; `None` where there are none.
+            [`~decoding_fair.ItemTerms`], or `None` where there are none.
 
         Raises:
-            ValueError: where the model has such terms but is not told which items are known ones.
+            ValueError: where the model knows items but is not told which ones they are.
         """
-        residuals, prior = self.model.embeddings.residuals, self.prior
-        if residuals is None and prior is None:
+        embeddings, terms = self.model.embeddings, ItemTerms()
+        cosines = self.config.prediction == "items"
+        if not cosines and self.prior is None:
             return None
-        if of_items is None or known_ids is None:
+        if (embeddings.residuals is not None or self.prior is not None) and (of_items is None or known_ids is None):
             raise ValueError(
                 "This model knows items beside their codes: give known_ids with the histories, as the tokenizer does, "
                 "and ItemIndex(tokenizer.item_codes, known_ids=tokenizer.known_ids)."
             )
-        queries = vectors = rows = scores = None
-        if residuals is not None:
-            queries, vectors = states.float() / self.config.num_codebooks, residuals.weight.float()
-        if prior is not None:
-            rows, scores = prior(known_ids, of_items)
-            scores = scores / self.config.num_codebooks
-        return ItemTerms(of_items, queries, vectors, rows, scores)
+        if cosines:
+            terms.lengths = lengths(embeddings)
+        if embeddings.residuals is not None:
+            terms.known_ids, terms.vectors = of_items, embeddings.residuals.weight.float()
+            assert isinstance(self.heads, TiedPrediction)
+            terms.queries = self.heads.queries(states.float())
+        if self.prior is not None:
+            terms.rows, scores = self.prior(known_ids, of_items)
+            terms.scores = scores if cosines else scores / self.config.num_codebooks
+        return terms
 
     @can_return_tuple
     def forward(
@@ -377,15 +405,17 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             labels: codes of the NEXT item at every position (they are not shifted again), (batch, items,
                 num_codebooks); -100 is ignored. The heads run on supervised positions only.
             logits_to_keep: 1 for logits after the last item of each history, 0 for all positions (those of padding
-                are 0), `None` (default) for 1 without labels and for no logits with labels.
+                are 0), -1 for none, `None` (default) for 1 without labels and -1 with labels.
             num_items_in_batch: what the summed loss is divided by: the number of supervised codes of the whole batch,
                 all micro-batches and processes taken together. By default that of `labels`.
 
         Returns:
             [`FairRecommendationOutput`]; its loss is MTP, the mean cross-entropy over supervised positions and codes.
         """
-        if logits_to_keep not in (None, 0, 1):
-            raise ValueError(f"logits_to_keep is {logits_to_keep}: give 1 (the last item) or 0 (every item).")
+        if logits_to_keep not in (None, -1, 0, 1):
+            raise ValueError(
+                f"logits_to_keep is {logits_to_keep}: give 1 (the last item), 0 (every item) or -1 (none)."
+            )
         last_wanted = logits_to_keep == 1 or (logits_to_keep is None and labels is None)
         last_only = kwargs.get("packed", False) and last_wanted and labels is None
         kwargs["return_dict"] = True  # what this method returns is can_return_tuple's to decide
@@ -462,7 +492,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         if len(input_ids):
             output = self(input_ids, attention_mask, known_ids=known_ids, **PACKED)
             logits, states = output.logits[:, 0], output.last_hidden_state
-            terms = self.item_terms(states, known_ids, index.known_ids)
+            terms = self.item_terms(states, known_ids, index.known_ids, index.lengths_by)
         else:
             logits = torch.empty(0, self.config.num_codebooks, self.config.codebook_size, device=input_ids.device)
         empty = None if attention_mask is None else ~attention_mask.bool().any(dim=1)

@@ -278,7 +278,7 @@ class FairTrainer(Trainer):
             inputs["labels"] = torch.cat([labels, torch.full_like(labels, -100)])
         if not self.args.mtp_weight:
             del inputs["labels"]
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **PACKED)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, logits_to_keep=-1, **PACKED)
         states, packing = outputs.last_hidden_state, outputs.packing
         parts, loss = {}, states.new_zeros((), dtype=torch.float32)
         if self.args.mtp_weight:
@@ -330,7 +330,8 @@ class FairTrainer(Trainer):
             of_next = vectors[next_ids]
         else:
             of_next = embeddings.item_vectors(codes[next_ids], known[next_ids])
-        return ItemSoftmax.apply(states, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
+        queries = self.accelerator.unwrap_model(model).heads.queries(states)
+        return ItemSoftmax.apply(queries, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
 
     def _catalogue(self) -> tuple[Any, Any]:
         """Codes and numbers of all items."""
@@ -384,8 +385,9 @@ class FairTrainer(Trainer):
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())
         if prediction_loss_only:
             return loss, None, None
+        codes, of_items = (x.to(targets.device) for x in (item_codes, of_items))
         terms = self.accelerator.unwrap_model(model).item_terms(
-            output.last_hidden_state, known_ids, of_items.to(targets.device)
+            output.last_hidden_state, known_ids, of_items, lambda embeddings: embeddings.lengths(codes, of_items)
         )
         chunk = self.args.eval_chunk_items
         chunks = partial(score_items, logits, item_codes, chunk, terms)

@@ -56,8 +56,9 @@ class CoOccurrence:
             ValueError: If a row lies outside the catalogue.
         """
         sequences = [np.asarray(sequence, np.int64) for sequence in train_sequences]
-        if any(sequence.size and sequence.min() < 0 for sequence in sequences):
-            raise ValueError("train_sequences hold an item row below 0.")
+        rows = np.concatenate([np.zeros(0, np.int64), *sequences])
+        if rows.size and (rows.min() < 0 or rows.max() >= num_items):
+            raise ValueError(f"train_sequences hold item rows {rows.min()}..{rows.max()}, not 0..{num_items - 1}.")
         self.matrix = cooccurrence(
             sequences,
             num_items,
