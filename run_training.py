@@ -411,6 +411,11 @@ def prepare(arguments: list[str]) -> Job:
     return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
 
 
+def best_weight(tried: dict[str, dict[str, float]]) -> str:
+    """The weight of the best validation NDCG@10, mean of seen items kept and removed: the two want different ones."""
+    return max(tried, key=lambda weight: tried[weight]["ndcg@10"] + tried[weight]["ndcg@10_seen_removed"])
+
+
 def add_prior(trainer: FairTrainer) -> dict[str, Any]:
     """Add the co-occurrence counts of the training sequences to the model; returns what validation said of it alone
     and of the weights that were tried."""
@@ -424,7 +429,7 @@ def add_prior(trainer: FairTrainer) -> dict[str, Any]:
         model.set_prior(counts if weight else None, weight)
         metrics = trainer.evaluate()
         tried[str(weight)] = {name.removeprefix("eval_"): value for name, value in metrics.items()}
-    best = str(given) if given else max(tried, key=lambda weight: tried[weight]["ndcg@10"])
+    best = str(given) if given else best_weight(tried)
     model.set_prior(counts if float(best) else None, float(best))
     return {"prior_weights": tried}
 

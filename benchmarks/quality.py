@@ -28,7 +28,7 @@ from examples.baselines.evaluation import Scores, evaluate
 from examples.baselines.popularity import Popularity
 from examples.baselines.sasrec import SASRec
 from modeling_fair.trainer_fair import bf16_is_fast
-from run_training import PRIOR_WEIGHTS, item_counts, provenance, write_json
+from run_training import PRIOR_WEIGHTS, best_weight, item_counts, provenance, write_json
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
@@ -117,12 +117,12 @@ def with_counts(scores: Scores, counting: CoOccurrence, weight: float, floor: fl
 def fused(scores: Scores, prepared: Any, items: int) -> dict[str, Any]:
     """Validation and test of a model alone and with counts, their weight from validation; what FAIR gets from
     `--cooccurrence_prior`."""
-    counting = CoOccurrence(column_power=0.0).fit(prepared["train"]["item_ids"][:], items)
+    counting = CoOccurrence(backward=0.1, column_power=0.0, decay=0.5).fit(prepared["train"]["item_ids"][:], items)
     tried = {
         str(weight): evaluate(with_counts(scores, counting, weight), prepared["validation"], items)
         for weight in PRIOR_WEIGHTS
     }
-    best = max(tried, key=lambda weight: tried[weight][SELECT])
+    best = best_weight(tried)
     alone = {"validation": tried["0.0"], "test": evaluate(scores, prepared["test"], items)}
     both = with_counts(scores, counting, float(best))
     return {

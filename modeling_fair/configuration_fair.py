@@ -59,7 +59,7 @@ class FairConfig(PreTrainedConfig):
         prior_weight (`float`, defaults to 0.0): weight of the prior's logarithm in an item's score.
         prior_floor (`float`, defaults to 0.001): what the prior counts where it has nothing.
         prior_history (`int`, defaults to 20): newest items of a history that the prior looks at.
-        prior_decay (`float`, defaults to 0.7): weight of an item there relative to the next newer one.
+        prior_decay (`float`, defaults to 0.5): weight of an item there relative to the next newer one.
         hidden_act (`str`, defaults to `"silu"`): the gate of the feed-forward block.
         attention_dropout, hidden_dropout, embedding_dropout (`float`, default to 0.0): dropout of attention maps, of
             what each block adds, and of item vectors.
@@ -94,7 +94,7 @@ class FairConfig(PreTrainedConfig):
     prior_weight: float | int = 0.0
     prior_floor: float = 1e-3
     prior_history: int = 20
-    prior_decay: float | int = 0.7
+    prior_decay: float | int = 0.5
     hidden_act: str = "silu"
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0

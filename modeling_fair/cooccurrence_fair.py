@@ -11,7 +11,7 @@ def cooccurrence(
     num_items: int,
     *,
     window: int = 8,
-    backward: float = 0.5,
+    backward: float = 0.1,
     row_power: float = 0.3,
     column_power: float = 0.0,
 ) -> sparse.csr_array:

@@ -51,6 +51,8 @@ def make_model(config):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.2)
+            if model.model.embeddings.residuals is not None:  # that of unknown items stays 0
+                model.model.embeddings.residuals.weight[-1] = 0
         return model.eval()
 
     return make

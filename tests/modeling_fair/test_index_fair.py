@@ -1,4 +1,5 @@
 import builtins
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_fair import ItemIndex, fit_partition
-from modeling_fair.decoding_fair import score_items
+from modeling_fair.decoding_fair import ItemTerms, score_items
 
 
 def scores_of(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -61,6 +62,19 @@ def searches(draw):
             elif lists[user] is not None:
                 allowed[user] &= set(lists[user])
     scores = scores_of(logits, codes) if catalogue else torch.zeros(users, 0)
+    if catalogue and draw(st.booleans()):  # whole numbers and powers of 2, so that any order of sums has the same bits
+        known_ids = torch.where(drawn(0, 2, catalogue) == 0, -1, drawn(0, 6, catalogue))
+        queries, vectors = drawn(-3, 4, users, 2).float(), drawn(-3, 4, 7, 2).float()
+        vectors[6] = 0  # of items that are not known
+        lengths = 2.0 ** drawn(0, 3, catalogue)
+        options["terms"] = ItemTerms(lengths, known_ids, queries, vectors)
+        raw = torch.stack([logits[:, digit, codes[:, digit]] for digit in range(3)]).sum(0)
+        scores = (raw + queries @ vectors[known_ids].T) / lengths
+        if draw(st.booleans()):
+            rows, added = drawn(-1, catalogue, users, 1), drawn(1, 5, users, 1).float()
+            options["terms"] = replace(options["terms"], rows=rows, scores=added)
+            scores = torch.cat([scores, torch.zeros(users, 1)], dim=1)
+            scores = scores.scatter_add(1, rows % (catalogue + 1), added)[:, :catalogue]
     if catalogue and draw(st.booleans()):
         count = min(catalogue, 7)
         rows = torch.stack([torch.randperm(catalogue, generator=generator)[:count] for _ in range(users)])

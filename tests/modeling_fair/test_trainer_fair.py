@@ -15,7 +15,8 @@ from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import TrainerCallback
 
-from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments
+from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments, ItemIndex
+from modeling_fair.cooccurrence_fair import cooccurrence
 from modeling_fair.metrics_fair import evaluate_ranks, rank_targets
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
@@ -35,6 +36,9 @@ def prepared(fitted) -> DatasetDict:
         ),
     )
     return prepare_datasets(splits, fitted)
+
+
+ITEMS = {"prediction": "items", "num_known_items": 39, "item_residuals": True}  # p0 was not met in training
 
 
 @pytest.fixture
@@ -73,12 +77,18 @@ def assert_same(one: dict, other: dict, **tolerance) -> None:
         torch.testing.assert_close(one[name], other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-def test_batch_of_8_equals_8_of_1(make_trainer):
+@pytest.mark.parametrize(
+    "fields, objectives",
+    [({}, {}), (ITEMS, {"mtp_weight": 0.5, "item_weight": 1.0}), (ITEMS, {"mtp_weight": 0.0, "item_weight": 1.0})],
+)
+def test_batch_of_8_equals_8_of_1(make_trainer, fields, objectives):
     """With micro-batches of very different numbers of targets."""
     results = []
     for micro, steps in ((8, 1), (2, 4), (1, 8)):
         trainer = make_trainer(
             f"micro{micro}",
+            fields,
+            **objectives,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=steps,
             nrt_weight=0.0,
@@ -91,11 +101,12 @@ def test_batch_of_8_equals_8_of_1(make_trainer):
         assert losses == pytest.approx(results[0][1], rel=1e-3)
 
 
-@pytest.mark.parametrize("stop", [2, 3])
-def test_resumed_equals_uninterrupted_bit_for_bit(make_trainer, stop, tmp_path):
-    """At the end of an epoch (2 steps) and within one, with noise and dropout on."""
-    options = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "max_steps": 5}
-    dropout = {"hidden_dropout": 0.2, "embedding_dropout": 0.1}
+@pytest.mark.parametrize("stop, fields", [(2, {}), (3, {}), (3, ITEMS)])
+def test_resumed_equals_uninterrupted_bit_for_bit(make_trainer, stop, fields, tmp_path):
+    """At the end of an epoch (2 steps) and within one, with noise, dropout and drawn candidates on."""
+    options = {"item_weight": 1.0, "item_negatives": 20} if fields else {}
+    options |= {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "max_steps": 5}
+    dropout = {"hidden_dropout": 0.2, "embedding_dropout": 0.1, **fields}
     whole = make_trainer("whole", dropout, **options)
     whole.train()
     resumed = make_trainer("whole", dropout, **options)
@@ -301,6 +312,51 @@ def test_a_model_of_another_tokenizer_is_refused(make_trainer, fields, named):
         make_trainer(model_fields=fields)
 
 
+def test_the_item_loss_against_plain_torch(make_trainer, prepared, fitted):
+    """Cross-entropy over cosines with unit vectors, made of codes and of the known items' own vectors."""
+    trainer = make_trainer(model_fields=ITEMS, mtp_weight=0.0, item_weight=2.0, nrt_weight=0.0, mim_weight=0.0)
+    model = trainer.model
+    batch = FairDataCollator(fitted)([prepared["train"][i] for i in range(6)])
+    loss = trainer.compute_loss(model, dict(batch))
+    known = batch["next_ids"] >= 0
+    residuals = model.model.embeddings.residuals.weight
+    codebooks = model.model.embeddings.codebooks()
+    codes = torch.from_numpy(fitted.item_codes).long()
+    vectors = sum(codebooks[digit, codes[:, digit]] for digit in range(4)) / 2 + residuals[fitted.known_ids]
+    vectors = nn.functional.normalize(vectors, dim=-1)
+    states = model(batch["input_ids"], batch["attention_mask"], known_ids=batch["known_ids"]).last_hidden_state[known]
+    logits = nn.functional.normalize(states, dim=-1) @ vectors.T / model.config.cosine_temperature
+    plain = nn.functional.cross_entropy(logits, batch["next_ids"][known])
+    torch.testing.assert_close(loss, 2 * plain, rtol=1e-4, atol=1e-5)
+
+
+def test_items_are_evaluated_as_they_are_served(make_trainer, prepared, fitted):
+    """With residuals and a prior; in chunks and whole."""
+    trainer = make_trainer(model_fields=ITEMS, eval_chunk_items=7)
+    rows = map(np.asarray, prepared["train"]["item_ids"])
+    trainer.model.set_prior(cooccurrence(map(fitted.known_ids_of, rows), 39), 0.5)
+    in_chunks = trainer.evaluate()
+    trainer.args.eval_chunk_items = 1000
+    whole = trainer.evaluate()
+    index = ItemIndex(fitted.item_codes, known_ids=fitted.known_ids)
+    histories = [[fitted.catalogue.item_ids[row] for row in rows] for rows in prepared["validation"]["item_ids"]]
+    batch = fitted(histories, return_tensors="pt")
+    for suffix, remove_seen in (("", False), ("_seen_removed", True)):
+        best = trainer.model.recommend(**batch, index=index, top_k=10, remove_seen=remove_seen).item_ids
+        found = (best == torch.tensor(prepared["validation"]["target_id"])[:, None]).any(dim=1).float().mean().item()
+        assert whole[f"eval_recall@10{suffix}"] == pytest.approx(found)
+        assert in_chunks[f"eval_ndcg@10{suffix}"] == pytest.approx(whole[f"eval_ndcg@10{suffix}"])
+
+
+def test_settings_of_items_that_do_not_fit_are_refused(make_trainer):
+    with pytest.raises(ValueError, match="item_weight trains the prediction of items"):
+        make_trainer(item_weight=1.0)
+    with pytest.raises(ValueError, match="The model knows 12 items but this tokenizer 39"):
+        make_trainer(model_fields={**ITEMS, "num_known_items": 12})
+    with pytest.raises(ValueError, match="item_negatives is 0"):
+        make_trainer(item_negatives=0)
+
+
 PROGRAM = """
 import json, sys, torch
 from datasets import load_from_disk
@@ -310,6 +366,7 @@ args = FairTrainingArguments(
     output_dir=f"{folder}/run{batch}", use_cpu=True, max_steps=4, per_device_train_batch_size=batch,
     per_device_eval_batch_size=5, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
     logging_steps=1, learning_rate=1e-2, disable_tqdm=True, bf16=False, nrt_weight=alpha, mim_weight=beta,
+    item_weight=float(sys.argv[5]),
 )
 assert args.world_size == 8 // batch, args.world_size
 data = load_from_disk(f"{folder}/data")
@@ -326,16 +383,16 @@ if trainer.is_world_process_zero():
 """
 
 
-@pytest.mark.parametrize("alpha, beta", [(0.0, 0.0), (1.0, 0.5)])
-def test_two_processes_equal_one(make_model, fitted, prepared, tmp_path, alpha, beta):
+@pytest.mark.parametrize("alpha, beta, item_weight", [(0.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.5, 1.0)])
+def test_two_processes_equal_one(make_model, fitted, prepared, tmp_path, alpha, beta, item_weight):
     """Losses, logged parts, weights after 4 steps and metrics; NRT's and MIM's negatives are gathered."""
-    make_model().save_pretrained(tmp_path / "model")
+    make_model(**(ITEMS if item_weight else {})).save_pretrained(tmp_path / "model")
     fitted.save_pretrained(tmp_path / "model")
     prepared.save_to_disk(tmp_path / "data")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    arguments = [str(alpha), str(beta)]
+    arguments = [str(alpha), str(beta), str(item_weight)]
     launchers = {
         8: [sys.executable, str(program)],
         4: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)],
