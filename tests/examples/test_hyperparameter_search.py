@@ -1,0 +1,56 @@
+"""The search runs, keeps its trials, and goes on where it stopped."""
+
+import json
+
+import pytest
+import yaml
+
+optuna = pytest.importorskip("optuna", reason="the search extra is not installed")
+
+from examples.hyperparameter_search import main, read_space  # noqa: E402
+
+
+def arguments(folder, trials, space):
+    path = folder / "space.yaml"
+    path.write_text(yaml.safe_dump(space))
+    small = {"num_codebooks": 2, "codebook_size": 8, "hidden_size": 8, "intermediate_size": 8}
+    flags = [part for name, value in small.items() for part in (f"--{name}", str(value))]
+    data = ["--sequences_file", str(folder / "sequences.txt"), "--items_file", str(folder / "items.jsonl")]
+    run = ["--output_dir", str(folder / "search"), "--text_encoder", "tfidf", "--max_steps", "1", "--use_cpu", "true"]
+    return ["--space", str(path), "--trials", str(trials), *data, *run, *flags, "--report_to", "none"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    lines = [" ".join(map(str, [user, *range(1 + user, 7 + user)])) for user in range(12)]
+    (tmp_path / "sequences.txt").write_text("\n".join(lines) + "\n")
+    items = [json.dumps({"id": item, "title": f"thing {item} of kind {item % 3}"}) for item in range(1, 20)]
+    (tmp_path / "items.jsonl").write_text("\n".join(items) + "\n")
+    return tmp_path
+
+
+def test_a_search_goes_on_where_it_stopped(folder):
+    space = {"learning_rate": {"log": [1e-4, 1e-2]}, "attention_type": {"choice": ["focused", "standard"]}}
+    first = main(arguments(folder, 2, space))
+    assert len(first["trials"]) == 2 and first["best"]["ndcg@10"] == max(t["ndcg@10"] for t in first["trials"])
+    more = main(arguments(folder, 3, space))
+    assert more["trials"][:2] == first["trials"] and len(more["trials"]) == 3
+    rates = [trial["learning_rate"] for trial in more["trials"]]
+    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
+    assert json.loads((folder / "search" / "search.json").read_text())["best"] == more["best"]
+    assert main(arguments(folder, 3, space))["trials"] == more["trials"]
+
+
+def test_fields_of_the_model_are_searched_too(folder):
+    found = main(arguments(folder, 2, {"hidden_size": {"choice": [16]}, "lambda2_init": {"uniform": [0.1, 0.2]}}))
+    assert all(trial["hidden_size"] == 16 for trial in found["trials"])
+
+
+def test_spaces_that_cannot_be_searched_are_refused(folder):
+    with pytest.raises(ValueError, match="learning_rat, which is neither"):
+        main(arguments(folder, 1, {"learning_rat": {"log": [1e-4, 1e-2]}}))
+    path = folder / "wrong.yaml"
+    for wrong, named in (("a: 3", "a is 3"), ("a: {log: [1, 2, 3]}", "3 bounds"), ("a: {near: [1]}", "near")):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match=named):
+            read_space(str(path))
