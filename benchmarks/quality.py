@@ -66,6 +66,9 @@ SASREC = [
 ]
 
 
+SASREC_EPOCHS = 30  # at the most
+
+
 class Data:
     """A data set's files, and its split in catalogue rows."""
 
@@ -191,7 +194,9 @@ def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) ->
 
     set_seed(seed)
     model = SASRec(items, **settings)
-    return model.fit(prepared["train"]["item_ids"][:], validate, bf16=bf16_is_fast(use_cpu=True), seed=seed), curve
+    return model.fit(
+        prepared["train"]["item_ids"][:], validate, epochs=SASREC_EPOCHS, bf16=bf16_is_fast(use_cpu=True), seed=seed
+    ), curve
 
 
 OWN: dict[str, Callable[[Data, int], dict[str, Any]]] = {
@@ -234,7 +239,14 @@ def by_popularity(checkpoint: Path, data: Data) -> list[dict[str, Any]]:
     splits = split_leave_one_out(read_sequence_file(str(data.sequences_file)))
     trainer = FairTrainer(
         model=FairForGenerativeRecommendation.from_pretrained(checkpoint),
-        args=FairTrainingArguments(output_dir=str(checkpoint), report_to="none", disable_tqdm=True, use_cpu=True),
+        args=FairTrainingArguments(
+            output_dir=str(checkpoint),
+            report_to="none",
+            disable_tqdm=True,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+        ),
         processing_class=tokenizer,
     )
     output = trainer.predict(prepare_datasets(splits, tokenizer)["test"])  # type: ignore[arg-type]
@@ -260,7 +272,12 @@ def run(model: str, data: Data, seed: int, more: list[str]) -> Path:
     """Train and evaluate one model; returns its record."""
     started = time.time()
     made = OWN[model](data, seed) if model in OWN else configured(model, data, seed, more)
-    arguments = {name: without_machine(str(value)) for name, value in made.pop("arguments", {}).items()}
+    arguments = {
+        name: [without_machine(str(part)) for part in value]
+        if isinstance(value, list)
+        else without_machine(str(value))
+        for name, value in made.pop("arguments", {}).items()
+    }
     record = {
         "model": model,
         "dataset": data.name,

@@ -98,16 +98,15 @@ def tables(records: list[dict[str, Any]]) -> str:
 
 def by_popularity(records: list[dict[str, Any]]) -> str:
     """Recall@10 by how often targets were met in training, of the models that were looked at."""
-    shown = [record for record in records if record["seed"] == 0 and "by_popularity" in record]
     models = ("fair_best", "fair_best_permuted_codes")
-    shown = [record for record in shown if record["model"] in models]
+    shown = [record for record in records if record["model"] in models and "by_popularity" in record]
     if not shown:
         return ""
     rows = []
     for record in shown:
         found = [f"{group['test']['recall@10_seen_removed']:.3f}" for group in record["by_popularity"]]
-        rows.append([f"{record['dataset']}: {NAMES[record['model']]}", *found])
-    header = ["R@10, seen removed (seed 0)", "met < 10 times", *(f"tenth {number}" for number in range(1, 11))]
+        rows.append([f"{record['dataset']}, seed {record['seed']}: {NAMES[record['model']]}", *found])
+    header = ["R@10, seen removed", "met < 10 times", *(f"tenth {number}" for number in range(1, 11))]
     return f"By how often the target was met in training, from the rarest tenth of the users' targets to the most \
 frequent:\n\n{table(header, rows)}\n\n"
 
