@@ -213,7 +213,10 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     if any(output.glob("checkpoint-*")):
         flags += ["--resume_from_checkpoint", "true"]
-    of_data = data.flags(permuted=model.endswith("permuted_codes"))
+    permuted = model.endswith("permuted_codes")
+    of_data = data.flags(permuted)
+    codes = data.work / f"{data.name}_codes_seed{seed}{'_permuted' * permuted}"  # fitted once for all models
+    of_data += ["--tokenizer_work_dir", str(codes)]
     results = run_training(
         [str(ROOT / f"configs/{config}.yaml"), *of_data, "--output_dir", str(output), "--seed", str(seed)]
         + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]

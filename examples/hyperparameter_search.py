@@ -1,6 +1,6 @@
 """Search hyper-parameters with Optuna through Trainer's own `hyperparameter_search`, on validation NDCG@10.
 
-    python examples/hyperparameter_search.py --space configs/search.yaml --trials 20 configs/demo.yaml
+    python examples/hyperparameter_search.py --space examples/search_space.yaml --trials 20 configs/demo.yaml
 
 After `--space` and `--trials` come the arguments of run_training.py. Finished trials are kept in study.db in the
 output folder: the same command again goes on until there are as many as asked for. A search of another space needs a

@@ -102,7 +102,9 @@ class ItemIndex:
 
     def lengths_by(self, embeddings: Any) -> torch.Tensor:
         """Lengths of the items' vectors by a model's embeddings, (catalogue,); kept until weights or items change."""
-        weights = tuple((weight.data_ptr(), weight._version) for weight in embeddings.parameters())
+        weights = tuple(
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in embeddings.parameters()
+        )
         if self._lengths is None or self._lengths[0] != weights:
             self._lengths = (weights, embeddings.lengths(self.item_codes, self.known_ids))
         return self._lengths[1]
