@@ -6,7 +6,7 @@ scores in catalogue order: one rule, which knows nothing of targets, for serving
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
@@ -47,6 +47,11 @@ class ItemTerms:
     vectors: torch.Tensor | None = None
     rows: torch.Tensor | None = None
     scores: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "ItemTerms":
+        """The terms on a device."""
+        tensors = (getattr(self, spec.name) for spec in fields(self))
+        return ItemTerms(*(None if tensor is None else tensor.to(device) for tensor in tensors))
 
     def of_users(self, users: slice | torch.Tensor) -> "ItemTerms":
         """The terms of some users."""

@@ -244,9 +244,10 @@ class ItemIndex:
                 else:
                     hidden_from = torch.cat([hidden_from, rows], dim=1)
         extra = extra_of(extra_rows, extra_scores, batch, device, len(self))
+        terms = None if terms is None else terms.to(device)
         if terms is not None and terms.rows is not None:
             assert terms.scores is not None
-            extra = add_extra(extra, (terms.rows.to(device), terms.scores.to(device)))
+            extra = add_extra(extra, (terms.rows, terms.scores))
         if terms is not None and terms.lengths is None and terms.vectors is None:
             terms = None  # nothing but the rows
         cosines = terms is not None and terms.lengths is not None

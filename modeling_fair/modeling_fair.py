@@ -96,10 +96,12 @@ class FairEmbeddings(nn.Module):
 
     @torch.no_grad()
     def lengths(self, codes: torch.Tensor, known_ids: torch.Tensor | None) -> torch.Tensor:
-        """What the sums of items (items, num_codebooks) are divided by, (items,), float32; chunk by chunk."""
-        chunks = range(0, len(codes), CHUNK_ITEMS)
-        parts = (slice(start, start + CHUNK_ITEMS) for start in chunks)
-        sums = (self.sums(codes[part], None if known_ids is None else known_ids[part]) for part in parts)
+        """What the sums of items (items, num_codebooks) are divided by, (items,), float32; chunk by chunk, from
+        wherever codes are."""
+        device = self.codes.weight.device
+        parts = [slice(start, start + CHUNK_ITEMS) for start in range(0, len(codes), CHUNK_ITEMS)]
+        known = (None if known_ids is None else known_ids[part].to(device) for part in parts)
+        sums = (self.sums(codes[part].to(device), of_part) for part, of_part in zip(parts, known, strict=True))
         lengths = [torch.linalg.vector_norm(of_chunk.float(), dim=-1).clamp(min=1e-12) for of_chunk in sums]
         return torch.cat([self.codes.weight.new_empty(0, dtype=torch.float32), *lengths])
 
@@ -369,6 +371,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             ValueError: where the model knows items but is not told which ones they are.
         """
         embeddings, terms = self.model.embeddings, ItemTerms()
+        of_items = None if of_items is None else of_items.to(states.device)
         cosines = self.config.prediction == "items"
         if not cosines and self.prior is None:
             return None

@@ -385,9 +385,8 @@ class FairTrainer(Trainer):
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())
         if prediction_loss_only:
             return loss, None, None
-        codes, of_items = (x.to(targets.device) for x in (item_codes, of_items))
         terms = self.accelerator.unwrap_model(model).item_terms(
-            output.last_hidden_state, known_ids, of_items, lambda embeddings: embeddings.lengths(codes, of_items)
+            output.last_hidden_state, known_ids, of_items, lambda embeddings: embeddings.lengths(item_codes, of_items)
         )
         chunk = self.args.eval_chunk_items
         chunks = partial(score_items, logits, item_codes, chunk, terms)
