@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,13 +41,14 @@ from data_fair import (
     split_leave_one_out,
 )
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import cooccurrence
+from modeling_fair.cooccurrence_fair import add_similar, cooccurrence, similar_items
 from modeling_fair.metrics_fair import metrics_table
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
 from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
-PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # those that validation chooses from
+PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # those that validation chooses from, after
+SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)  # those of similar items beside the counts, looked at with a prior weight of 1
 SOURCES = ("dataset", "sequences_file", "interactions_file", "amazon_reviews")
 
 
@@ -119,8 +121,8 @@ class TokenizerArguments:
     cooccurrence_prior: bool = field(
         default=False,
         metadata={
-            "help": "add the training's co-occurrence counts to the model, with --prior_weight or, where that is 0, "
-            "the weight that is best in validation"
+            "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight or, "
+            "where that is 0, the weight that is best in validation"
         },
     )
     model_name_or_path: str | None = field(
@@ -416,22 +418,63 @@ def best_weight(tried: dict[str, dict[str, float]]) -> str:
     return max(tried, key=lambda weight: tried[weight]["ndcg@10"] + tried[weight]["ndcg@10_seen_removed"])
 
 
-def add_prior(trainer: FairTrainer) -> dict[str, Any]:
-    """Add the co-occurrence counts of the training sequences to the model; returns what validation said of it alone
-    and of the weights that were tried."""
-    model, tokenizer = trainer.model, trainer.processing_class
-    assert isinstance(model, FairForGenerativeRecommendation) and trainer.train_dataset is not None
-    rows = map(np.asarray, trainer.train_dataset["item_ids"])  # type: ignore[index]
+def prior_parts(train_dataset: Dataset, tokenizer: FairTokenizer) -> tuple[Any, Any]:
+    """Co-occurrence counts of the training sequences, and items similar by their codes: sparse, known items by known
+    items."""
+    rows = map(np.asarray, train_dataset["item_ids"])
     counts = cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items)
-    given = model.config.prior_weight
-    tried: dict[str, dict[str, float]] = {}
-    for weight in (0.0, given) if given else PRIOR_WEIGHTS:
+    there = np.flatnonzero(tokenizer.known_ids >= 0)
+    assert tokenizer.codebooks is not None
+    decoded = tokenizer.codebooks.decode(tokenizer.item_codes[there])
+    vectors = np.zeros((tokenizer.num_known_items, decoded.shape[1]), np.float32)
+    vectors[tokenizer.known_ids[there]] = decoded
+    return counts, similar_items(vectors)
+
+
+def choose_prior(
+    counts: Any, similar: Any, validate: Callable[[Any, float], dict[str, float]], weight: float = 0.0
+) -> tuple[Any, float, list[dict[str, Any]]]:
+    """The prior that is best in validation.
+
+    Args:
+        counts, similar: what `prior_parts` gives.
+        validate: metrics with a prior of some counts and weight.
+        weight: of the prior, where it is not to be chosen.
+
+    Returns:
+        Its counts and its weight (0 where none is best), and what was tried.
+    """
+    tried: list[dict[str, Any]] = []
+
+    def score(of_similar: float, of_prior: float) -> float:
+        known = [one for one in tried if (one["similar_weight"], one["prior_weight"]) == (of_similar, of_prior)]
+        if not known:
+            metrics = validate(add_similar(counts, similar, of_similar), of_prior)
+            known = [{"similar_weight": of_similar, "prior_weight": of_prior, "validation": metrics}]
+            tried.extend(known)
+        # Mean of seen items kept and removed: the two want different weights.
+        return known[0]["validation"]["ndcg@10"] + known[0]["validation"]["ndcg@10_seen_removed"]
+
+    best_similar = max(SIMILAR_WEIGHTS, key=lambda of_similar: score(of_similar, weight or 1.0))
+    weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
+    best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
+    return add_similar(counts, similar, best_similar), best, tried
+
+
+def add_prior(trainer: FairTrainer) -> dict[str, Any]:
+    """Add the prior to a trained model; returns what was tried."""
+    model = trainer.model
+    assert isinstance(model, FairForGenerativeRecommendation)
+    assert isinstance(trainer.train_dataset, Dataset)
+
+    def validate(counts: Any, weight: float) -> dict[str, float]:
         model.set_prior(counts if weight else None, weight)
-        metrics = trainer.evaluate()
-        tried[str(weight)] = {name.removeprefix("eval_"): value for name, value in metrics.items()}
-    best = str(given) if given else best_weight(tried)
-    model.set_prior(counts if float(best) else None, float(best))
-    return {"prior_weights": tried}
+        return {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+
+    parts = prior_parts(trainer.train_dataset, trainer.processing_class)
+    counts, weight, tried = choose_prior(*parts, validate, model.config.prior_weight)
+    model.set_prior(counts if weight else None, weight)
+    return {"priors": tried}
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -440,7 +483,10 @@ def train(job: Job) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=job.resume)
     prior, without = {}, {}
     if job.cooccurrence_prior:
-        without = {"test_without_prior": trainer.evaluate(job.test_dataset, metric_key_prefix="test")}
+        without = {
+            "validation_without_prior": trainer.evaluate(),
+            "test_without_prior": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
+        }
         prior = add_prior(trainer)
     evaluated = {
         "validation": trainer.evaluate(),

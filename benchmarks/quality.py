@@ -4,7 +4,8 @@
 
 Each run writes one record to benchmarks/results/quality/. A run that has its record is skipped, and an interrupted one
 of run_training.py goes on from its last checkpoint, so the same command can be given again. All models are tuned and
-stopped on validation; test is read once, for the model alone and for the model with co-occurrence counts.
+stopped on validation; test is read once, for the model alone and for the model with the prior of counts and similar
+items.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from examples.baselines.cooccurrence import CoOccurrence
 from examples.baselines.evaluation import Scores, evaluate
 from examples.baselines.popularity import Popularity
 from examples.baselines.sasrec import SASRec
-from modeling_fair import FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
+from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.metrics_fair import evaluate_ranks
+from modeling_fair.prior_fair import CoOccurrencePrior
 from modeling_fair.trainer_fair import RANKED, bf16_is_fast
-from run_training import PRIOR_WEIGHTS, best_weight, item_counts, provenance, write_json
+from run_training import choose_prior, item_counts, prior_parts, provenance, write_json
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
@@ -105,56 +107,80 @@ class Data:
         }
         return [part for name, path in files.items() for part in (f"--{name}", str(path))]
 
-    def rows(self) -> tuple[Any, int]:
-        """The prepared splits, and the number of items. Codes do not matter here, so the smallest are made."""
+    def codes(self, seed: int, permuted: bool = False) -> Path:
+        """The folder that keeps the codes of a seed, fitted once for all models."""
+        return self.work / f"{self.name}_codes_seed{seed}{'_permuted' * permuted}"
+
+    def prepared(self, seed: int) -> tuple[Any, FairTokenizer]:
+        """The prepared splits and the tokenizer, the same as those of run_training.py."""
+        self.flags()
         sequences = read_sequence_file(str(self.sequences_file))
         items = read_items([str(self.items_file)], allow_items_without_text=True)
         splits = split_leave_one_out(sequences)
+        counts = item_counts(splits["train"], items)
         tokenizer = FairTokenizer.fit(
             items,
-            embeddings=np.random.default_rng(0).normal(size=(len(items), 4)).astype(np.float32),
-            num_codebooks=1,
-            codebook_size=2,
-            pca_dim=2,
-            collisions="keep",
-            item_counts=item_counts(splits["train"], items),
-            show_progress=False,
+            embeddings=np.load(self.embeddings, mmap_mode="r"),
+            fit_item_ids=np.array(items["item_id"])[counts > 0].tolist(),
+            item_counts=counts,
+            seed=seed,
+            work_dir=self.codes(seed),
         )
-        return prepare_datasets(splits, tokenizer), len(items)
+        return prepare_datasets(splits, tokenizer), tokenizer
 
 
-def with_counts(scores: Scores, counting: CoOccurrence, weight: float, floor: float = 1e-3) -> Scores:
-    """Scores fused with counting as FAIR's prior is: weight log(1 + count / floor) is added."""
-    return lambda histories: scores(histories) + weight * np.log1p(counting.scores(histories) / floor)
+def prior_scores(counts: Any, tokenizer: FairTokenizer, weight: float) -> Scores:
+    """What the prior adds to the scores of all items."""
+    config = FairConfig(num_known_items=tokenizer.num_known_items, prior_size=counts.nnz, prior_weight=weight)
+    prior = CoOccurrencePrior(config)
+    prior.fill(counts)
+    of_items = torch.from_numpy(tokenizer.known_ids)
+
+    def scores(histories: Sequence[Sequence[int]]) -> np.ndarray:
+        known = [torch.from_numpy(tokenizer.known_ids_of(np.asarray(history))) for history in histories]
+        rows, added = prior(torch.nn.utils.rnn.pad_sequence(known, True, -1), of_items)
+        dense = torch.zeros(len(histories), len(of_items) + 1).scatter_(1, rows % (len(of_items) + 1), added)
+        return dense[:, :-1].numpy()
+
+    return scores
 
 
-def fused(scores: Scores, prepared: Any, items: int) -> dict[str, Any]:
-    """Validation and test of a model alone and with counts, their weight from validation; what FAIR gets from
-    `--cooccurrence_prior`."""
-    counting = CoOccurrence(backward=0.1, column_power=0.0, decay=0.5).fit(prepared["train"]["item_ids"][:], items)
-    tried = {
-        str(weight): evaluate(with_counts(scores, counting, weight), prepared["validation"], items)
-        for weight in PRIOR_WEIGHTS
-    }
-    best = best_weight(tried)
-    alone = {"validation": tried["0.0"], "test": evaluate(scores, prepared["test"], items)}
-    both = with_counts(scores, counting, float(best))
-    return {
-        "results": alone,
-        "results_with_counts": {"validation": tried[best], "test": evaluate(both, prepared["test"], items)},
-        "prior_weights": tried,
-    }
+def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[str, Any]:
+    """Validation and test of a model alone and with the prior, chosen in validation as FAIR's is."""
+    items = len(tokenizer.item_codes)
+
+    def both(counts: Any, weight: float) -> Scores:
+        added = prior_scores(counts, tokenizer, weight)
+        return lambda histories: scores(histories) + added(histories)
+
+    counts, weight, tried = choose_prior(
+        *prior_parts(prepared["train"], tokenizer),
+        lambda counts, weight: evaluate(both(counts, weight), prepared["validation"], items),
+    )
+    alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
+    fused = {split: evaluate(both(counts, weight), prepared[split], items) for split in ("validation", "test")}
+    return {"results": alone, "results_with_prior": fused, "priors": tried}
 
 
 def popularity(data: Data, seed: int) -> dict[str, Any]:
-    prepared, items = data.rows()
+    prepared, tokenizer = data.prepared(seed)
+    items = len(tokenizer.item_codes)
     scores = Popularity().fit(prepared["train"]["item_ids"][:], items).scores
     return {"results": {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}}
 
 
+def prior(data: Data, seed: int) -> dict[str, Any]:
+    """FAIR's prior alone: no learning."""
+    prepared, tokenizer = data.prepared(seed)
+    nothing = lambda histories: np.zeros((len(histories), len(tokenizer.item_codes)), np.float32)  # noqa: E731
+    made = with_prior(nothing, prepared, tokenizer)
+    return {"results": made["results_with_prior"], "priors": made["priors"]}
+
+
 def counting(data: Data, seed: int) -> dict[str, Any]:
     """Tuned by going through the parameters one by one."""
-    prepared, items = data.rows()
+    prepared, tokenizer = data.prepared(seed)
+    items = len(tokenizer.item_codes)
     rows = prepared["train"]["item_ids"][:]
     settings: dict[str, Any] = {"window": 8, "backward": 0.5, "row_power": 0.3, "column_power": 0.2, "decay": 0.7}
     tried: dict[str, float] = {}
@@ -175,12 +201,12 @@ def counting(data: Data, seed: int) -> dict[str, Any]:
 
 def sasrec(data: Data, seed: int) -> dict[str, Any]:
     """Tuned over dropouts; the seed is that of every run."""
-    prepared, items = data.rows()
-    models = [_sasrec(settings, prepared, items, seed) for settings in SASREC]
+    prepared, tokenizer = data.prepared(seed)
+    models = [_sasrec(settings, prepared, len(tokenizer.item_codes), seed) for settings in SASREC]
     curves = [curve for _, curve in models]
     best = max(models, key=lambda tried: max(tried[1]))[0]
     tried = [{**settings, f"validation_{SELECT}": curve} for settings, curve in zip(SASREC, curves, strict=True)]
-    return {**fused(best.scores, prepared, items), "tried": tried}
+    return {**with_prior(best.scores, prepared, tokenizer), "tried": tried}
 
 
 def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) -> tuple[SASRec, list[float]]:
@@ -202,6 +228,7 @@ def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) ->
 OWN: dict[str, Callable[[Data, int], dict[str, Any]]] = {
     "popularity": popularity,
     "counting": counting,
+    "prior": prior,
     "sasrec": sasrec,
 }
 
@@ -215,20 +242,18 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         flags += ["--resume_from_checkpoint", "true"]
     permuted = model.endswith("permuted_codes")
     of_data = data.flags(permuted)
-    codes = data.work / f"{data.name}_codes_seed{seed}{'_permuted' * permuted}"  # fitted once for all models
-    of_data += ["--tokenizer_work_dir", str(codes)]
+    of_data += ["--tokenizer_work_dir", str(data.codes(seed, permuted))]
     results = run_training(
         [str(ROOT / f"configs/{config}.yaml"), *of_data, "--output_dir", str(output), "--seed", str(seed)]
         + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     curve = [log["eval_ndcg@10"] for log in state["log_history"] if "eval_ndcg@10" in log and "loss" not in log]
-    weights = results["prior_weights"]
-    alone = {"validation": weights["0.0"], "test": results["results"]["test_without_prior"]}
-    kept = ("train_seconds", "config", "arguments", "id_quality", "prior_weights")
+    alone = {split: results["results"][f"{split}_without_prior"] for split in ("validation", "test")}
+    kept = ("train_seconds", "config", "arguments", "id_quality", "priors")
     return {
         "results": alone,
-        "results_with_counts": {split: results["results"][split] for split in ("validation", "test")},
+        "results_with_prior": {split: results["results"][split] for split in ("validation", "test")},
         f"validation_{SELECT}": curve,
         "by_popularity": by_popularity(output, data),
         **{name: results[name] for name in kept},

@@ -19,6 +19,7 @@ PROTOCOLS = {"kept": "", "removed": "_seen_removed"}
 NAMES = {
     "popularity": "popularity",
     "counting": "co-occurrence counting, tuned",
+    "prior": "FAIR's prior alone (counts and similar items, no learning)",
     "sasrec": "SASRec, full softmax, tuned",
     "tiger": "TIGER",
     "rpg": "RPG's configuration",
@@ -31,7 +32,7 @@ NAMES = {
     "fair_best_no_residuals": "FAIR best, no item residuals",
     "fair_best_permuted_codes": "FAIR best, items' codes permuted",
 }
-FUSED = " + counts"
+FUSED = " + prior"
 
 
 def read_records() -> list[dict[str, Any]]:
@@ -39,16 +40,16 @@ def read_records() -> list[dict[str, Any]]:
 
 
 def runs_by_model(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, float]]]:
-    """(data set, model) -> test metrics of its seeds. A model with counts is one of its own, but for FAIR best, of
-    which they are a part and whose other form is "without counts"."""
+    """(data set, model) -> test metrics of its seeds. A model with the prior is one of its own, but for FAIR best,
+    of which it is a part and whose other form is "without"."""
     runs: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     for record in records:
         of_set, model = record["dataset"], record["model"]
         best = model.startswith("fair_best")
-        alone, fused = (f"{model} - counts", model) if best else (model, model + FUSED)
+        alone, fused = (f"{model} - prior", model) if best else (model, model + FUSED)
         runs[of_set, alone].append(record["results"]["test"])
-        if "results_with_counts" in record:
-            runs[of_set, fused].append(record["results_with_counts"]["test"])
+        if "results_with_prior" in record:
+            runs[of_set, fused].append(record["results_with_prior"]["test"])
     return runs
 
 
@@ -56,7 +57,7 @@ def summary(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[st
     """Figures by name: FAIR best's are `<data set>_<protocol>_<metric>`, others have the model's name before them."""
     figures = []
     for (of_set, model), tests in sorted(runs.items()):
-        prefix = "" if model == "fair_best" else model.replace(FUSED, "_fused").replace(" - counts", "_alone") + "_"
+        prefix = "" if model == "fair_best" else model.replace(FUSED, "_fused").replace(" - prior", "_alone") + "_"
         for protocol, suffix in PROTOCOLS.items():
             for metric in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"):
                 values = [test[metric + suffix] for test in tests]
@@ -73,16 +74,16 @@ def summary(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[st
 
 
 def name_of(model: str) -> str:
-    plain = model.removesuffix(FUSED).removesuffix(" - counts")
-    if model.endswith(" - counts"):
-        return f"{NAMES[plain]}, without its counts"
-    return NAMES[plain] + (" + the same counts" if model.endswith(FUSED) else "")
+    plain = model.removesuffix(FUSED).removesuffix(" - prior")
+    if model.endswith(" - prior"):
+        return f"{NAMES[plain]}, without its prior"
+    return NAMES[plain] + (" + the same prior" if model.endswith(FUSED) else "")
 
 
 def tables(records: list[dict[str, Any]]) -> str:
     """The README's table of each data set."""
     runs = runs_by_model(records)
-    order = [variant for model in NAMES for variant in (model, model + FUSED, f"{model} - counts")]
+    order = [variant for model in NAMES for variant in (model, model + FUSED, f"{model} - prior")]
     metrics = [metric + suffix for suffix in PROTOCOLS.values() for metric in ("recall@5", "recall@10", "ndcg@10")]
     header = ["test", "R@5 kept", "R@10 kept", "N@10 kept", "R@5 removed", "R@10 removed", "N@10 removed", "seeds"]
     text = ""

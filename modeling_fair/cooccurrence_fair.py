@@ -1,13 +1,15 @@
-"""Count which items stand near each other in training sequences: what the co-occurrence prior holds."""
+"""Count which items stand near each other in training sequences, and which are alike: what the prior holds."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import sparse
 
+EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
+
 
 def cooccurrence(
-    train_sequences: Iterable[Sequence[int]],
+    train_sequences: Iterable[Sequence[int] | np.ndarray],
     num_items: int,
     *,
     window: int = 8,
@@ -49,6 +51,42 @@ def cooccurrence(
     row_scale = _inverse_power(counts.sum(axis=1), row_power)
     column_scale = _inverse_power(counts.sum(axis=0), column_power)
     return (sparse.diags_array(row_scale) @ counts @ sparse.diags_array(column_scale)).tocsr().astype(np.float32)
+
+
+def similar_items(vectors: np.ndarray, count: int = 100, power: float = 3.0) -> sparse.csr_array:
+    """For each item the items most like it, by the cosine of their vectors to a power.
+
+    Args:
+        vectors: (items, dim) float32, centred; those of 0 are like no other.
+        count: similar items kept of each.
+        power: more of it leaves less to the farther ones.
+
+    Returns:
+        (items, items), float32, entries above 0.
+    """
+    import faiss
+
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    items, dim = units.shape
+    large = items > EXACT_ITEMS
+    index = faiss.index_factory(dim, f"IVF{round(items**0.5)},Flat" if large else "Flat", faiss.METRIC_INNER_PRODUCT)
+    if large:
+        faiss.extract_index_ivf(index).nprobe = max(1, round(items**0.5) // 20)
+        index.train(units[np.random.default_rng(0).choice(items, EXACT_ITEMS, replace=False)])
+    index.add(units)
+    cosines, columns = index.search(units, min(count + 1, items))
+    rows = np.repeat(np.arange(items), columns.shape[1])
+    cosines, columns = cosines.ravel(), columns.ravel()
+    kept = (columns >= 0) & (columns != rows) & (cosines > 0)
+    values = cosines[kept].astype(np.float32) ** power
+    return sparse.coo_array((values, (rows[kept], columns[kept])), shape=(items, items)).tocsr()
+
+
+def add_similar(counts: sparse.csr_array, similar: sparse.csr_array, weight: float) -> sparse.csr_array:
+    """Counts, and `weight` times the similarities, scaled to the counts' own mean."""
+    if not weight or not counts.nnz or not similar.nnz:
+        return counts
+    return (counts + similar * np.float32(weight * counts.data.mean() / similar.data.mean())).tocsr()
 
 
 def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:

@@ -116,6 +116,13 @@ class Codebooks:
                 codes[start : start + 1024, codebook] = (padded[:, codebook] @ table).argmin(axis=-1)
         return codes
 
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (n, num_codebooks) -> what they say of the vectors, (n, dim) float32, less the mean of the fit."""
+        parts = [centroids[of_digit] for centroids, of_digit in zip(self.centroids, codes.T, strict=True)]
+        rotated = np.concatenate(parts, axis=1).astype(np.float64)
+        back = self.rotation.T.astype(np.float64) @ np.linalg.pinv(self.projection.astype(np.float64))
+        return (rotated @ back).astype(np.float32)
+
     def reconstruction_error(self, vectors: np.ndarray, codes: np.ndarray) -> float:
         """Mean squared distance between vectors and their quantised forms, as a share of the vectors' variance in the
         quantiser's space: 0 is exact, 1 as good as the mean of all vectors."""

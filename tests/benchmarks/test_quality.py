@@ -10,9 +10,7 @@ from benchmarks import quality, quality_report
 from benchmarks.quality_report import BEGIN, END, README, read_records, runs_by_model, summary, tables
 from benchmarks.records import RESULTS
 
-SMALL = (
-    "--hidden_size 16 --intermediate_size 16 --num_codebooks 4 --codebook_size 8 --num_train_epochs 1 --use_cpu true"
-)
+SMALL = "--hidden_size 16 --intermediate_size 16 --num_train_epochs 1 --use_cpu true"
 
 
 @pytest.fixture
@@ -44,25 +42,25 @@ def test_records_of_every_kind_of_model(data, monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "COUNTING", {"window": (2, 8), "decay": (0.5, 0.9)})
     monkeypatch.setattr(quality, "SASREC", [{"hidden_size": 8, "num_heads": 2, "intermediate_size": 8}])
     monkeypatch.setattr(quality, "SASREC_EPOCHS", 2)
-    run(monkeypatch, data, "popularity", "counting", "sasrec", "fair_best", "fair_best_permuted_codes", "rpg")
+    run(monkeypatch, data, "popularity", "counting", "prior", "sasrec", "fair_best", "fair_best_permuted_codes", "rpg")
     records = {record["model"]: record for record in read_records()}
-    assert len(records) == 6
+    assert len(records) == 7
     for model, record in records.items():
         for split in ("validation", "test"):
             assert 0 <= record["results"][split]["ndcg@10"] <= record["results"][split]["recall@10"] <= 1
         assert record["seconds"] > 0 and record["peak_memory_mib"] > 0 and record["versions"]["torch"]
         assert str(tmp_path) not in json.dumps(record), "no path of the machine"
-        assert ("results_with_counts" in record) == (model not in ("popularity", "counting"))
+        assert ("results_with_prior" in record) == (model not in ("popularity", "counting", "prior"))
     best, permuted = records["fair_best"], records["fair_best_permuted_codes"]
     assert [group["users"] for group in best["by_popularity"]] == [12] + [2, 2] + [1] * 8
     assert best["config"]["item_residuals"] and best["id_quality"] != permuted["id_quality"]
 
     figures = {figure["figure"]: figure["value"] for figure in summary(runs_by_model(list(records.values())))}
-    assert figures["small_removed_ndcg@10"] == best["results_with_counts"]["test"]["ndcg@10_seen_removed"]
-    assert figures["rpg_fused_small_kept_recall@10"] == records["rpg"]["results_with_counts"]["test"]["recall@10"]
+    assert figures["small_removed_ndcg@10"] == best["results_with_prior"]["test"]["ndcg@10_seen_removed"]
+    assert figures["rpg_fused_small_kept_recall@10"] == records["rpg"]["results_with_prior"]["test"]["recall@10"]
     assert figures["counting_small_kept_recall@10"] == records["counting"]["results"]["test"]["recall@10"]
     shown = tables(list(records.values()))
-    assert "FAIR best, without its counts" in shown and "tenth 10" in shown and "--models rpg --seeds 0" in shown
+    assert "FAIR best, without its prior" in shown and "tenth 10" in shown and "--models rpg --seeds 0" in shown
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     run(monkeypatch, data, "popularity", "fair_best")
