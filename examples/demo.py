@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     table = {
         "popularity": evaluate(Popularity().fit(train_rows, len(items)).scores, prepared["test"], len(items)),
         "co-occurrence": evaluate(CoOccurrence().fit(train_rows, len(items)).scores, prepared["test"], len(items)),
-        "FAIR without counts": results["results"]["test_without_prior"],
+        "FAIR without its prior": results["results"]["test_without_prior"],
         "FAIR": results["results"]["test"],
     }
     print(metrics_table(table))

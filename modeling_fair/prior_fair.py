@@ -1,4 +1,4 @@
-"""The co-occurrence prior: how often items stood near each other in training, kept as part of a model."""
+"""The prior: how often items stood near each other in training, and how alike they are, kept as part of a model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .configuration_fair import FairConfig
 
 
 class CoOccurrencePrior(nn.Module):
-    """A sparse matrix of counts, known items by known items, that scores items for a history:
+    """A sparse matrix M of counts, known items by known items, that scores items for a history:
 
         count(u, i) = sum over the newest items h of u of decay^age(h) M[h, i]
         term(u, i) = weight log(1 + count(u, i) / floor)

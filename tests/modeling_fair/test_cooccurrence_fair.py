@@ -1,0 +1,55 @@
+"""Similar items are those of a plain sort by cosine; what is added to counts keeps its share."""
+
+import numpy as np
+import pytest
+
+from modeling_fair import cooccurrence_fair
+from modeling_fair.cooccurrence_fair import add_similar, cooccurrence, similar_items
+from tokenization_fair.codebooks_fair import fit_codebooks
+
+
+def test_similar_items_are_the_nearest_by_cosine():
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    vectors[3] = 0  # an item that is no longer there
+    similar = similar_items(vectors, count=4, power=2.0).toarray()
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosines = units @ units.T
+    np.fill_diagonal(cosines, -1)
+    for item in range(30):
+        nearest = [other for other in np.argsort(-cosines[item])[:4] if cosines[item, other] > 0]
+        expected = np.zeros(30)
+        expected[nearest] = cosines[item, nearest] ** 2
+        np.testing.assert_allclose(similar[item], expected, atol=1e-5)
+    assert not similar[3].any() and not similar[:, 3].any()
+
+
+def test_of_many_items_most_similar_ones_are_found(monkeypatch):
+    centres = np.random.default_rng(0).normal(size=(20, 16))
+    vectors = np.repeat(centres, 50, axis=0) + np.random.default_rng(1).normal(size=(1000, 16)) * 0.3
+    exact = similar_items(vectors.astype(np.float32), count=10).toarray() > 0
+    monkeypatch.setattr(cooccurrence_fair, "EXACT_ITEMS", 500)
+    found = similar_items(vectors.astype(np.float32), count=10).toarray() > 0
+    assert (found & exact).sum() > 0.7 * exact.sum()
+
+
+def test_the_share_of_similar_items():
+    counts = cooccurrence([[0, 1, 2], [2, 3]], 5)
+    similar = similar_items(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
+    both = add_similar(counts, similar, 2.0)
+    added = (both - counts).toarray()
+    np.testing.assert_allclose(added / 2 / counts.data.mean(), similar.toarray() / similar.data.mean(), atol=1e-5)
+    assert (add_similar(counts, similar, 0.0) != counts).nnz == 0
+    nothing = cooccurrence([], 5)
+    assert add_similar(nothing, similar, 2.0).nnz == 0
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_decoded_codes_are_near_the_vectors(whiten):
+    vectors = np.random.default_rng(0).normal(size=(600, 12)).astype(np.float32) * np.arange(1, 13)
+    codebooks = fit_codebooks(vectors, 4, 64, 8, whiten, 0)
+    decoded = codebooks.decode(codebooks.encode(vectors))
+    assert decoded.shape == vectors.shape and decoded.dtype == np.float32
+    centred = vectors - vectors.mean(axis=0)
+    # Codes of what was decoded are the same again, and it is nearer to its own vector than the mean is.
+    assert (codebooks.encode(decoded + codebooks.mean) == codebooks.encode(vectors)).mean() > 0.99
+    assert np.square(decoded - centred).sum() < 0.6 * np.square(centred).sum()
