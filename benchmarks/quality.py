@@ -238,7 +238,8 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     config, changes = CONFIGURED[model]
     output = data.work / run_name(model, data.name, seed)
     flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
-    if any(output.glob("checkpoint-*")):
+    resumed = any(output.glob("checkpoint-*"))
+    if resumed:
         flags += ["--resume_from_checkpoint", "true"]
     permuted = model.endswith("permuted_codes")
     of_data = data.flags(permuted)
@@ -248,12 +249,15 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
-    curve = [log["eval_ndcg@10"] for log in state["log_history"] if "eval_ndcg@10" in log and "loss" not in log]
+    logs = state["log_history"]
+    training = logs[: next((place for place, log in enumerate(logs) if "train_runtime" in log), len(logs))]
+    curve = [log["eval_ndcg@10"] for log in training if "eval_ndcg@10" in log]
     alone = {split: results["results"][f"{split}_without_prior"] for split in ("validation", "test")}
     kept = ("train_seconds", "config", "arguments", "id_quality", "priors")
     return {
         "results": alone,
         "results_with_prior": {split: results["results"][split] for split in ("validation", "test")},
+        "resumed": resumed,  # then times are those of the last part alone
         f"validation_{SELECT}": curve,
         "by_popularity": by_popularity(output, data),
         **{name: results[name] for name in kept},

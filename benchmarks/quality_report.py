@@ -119,12 +119,13 @@ def costs(records: list[dict[str, Any]]) -> str:
         lines[record["dataset"], record["model"]].append(record)
     text = ""
     for (of_set, model), of_model in sorted(lines.items()):
-        minutes = statistics.mean(record["seconds"] for record in of_model) / 60
+        whole = [record["seconds"] / 60 for record in of_model if not record.get("resumed")]
+        minutes = f"{statistics.mean(whole):.0f} minutes a seed" if whole else "interrupted, so its time is unknown"
         memory = max(record["peak_memory_mib"] for record in of_model) / 1024
         seeds = " ".join(str(record["seed"]) for record in of_model)
         commits = ", ".join(sorted({(record["commit"] or "")[:7] for record in of_model}))
         text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}`: "
-        text += f"{minutes:.0f} minutes a seed, {memory:.1f} GiB ({commits})\n"
+        text += f"{minutes}, {memory:.1f} GiB ({commits})\n"
     return text
 
 
