@@ -102,6 +102,7 @@ class ItemIndex:
 
     def lengths_by(self, embeddings: Any) -> torch.Tensor:
         """Lengths of the items' vectors by a model's embeddings, (catalogue,); kept until weights or items change."""
+        self._check_codes(embeddings.codebook_size)
         weights = tuple(
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in embeddings.parameters()
         )
@@ -216,11 +217,7 @@ class ItemIndex:
         if not 0 < visit <= 1:
             raise ValueError(f"visit is {visit}: give a share of the items, above 0 and up to 1.")
         check_codebooks(self.item_codes.shape[1], code_logits)
-        if self._largest >= code_logits.shape[2]:
-            raise ValueError(
-                f"The items hold code {self._largest} but the model has codes 0 to {code_logits.shape[2] - 1}: "
-                "use the tokenizer that the checkpoint was trained with."
-            )
+        self._check_codes(code_logits.shape[2])
         if (
             self.partition is not None
             and len(self.partition.directions) != code_logits.shape[1] * code_logits.shape[2]
@@ -270,6 +267,13 @@ class ItemIndex:
                 best_scores[at, : scores.shape[1]], best_rows[at, : scores.shape[1]] = scores, rows
         best_rows.masked_fill_(best_scores == -torch.inf, -1)
         return RecommendOutput(item_ids=best_rows.to(wanted_on), scores=best_scores.to(wanted_on))
+
+    def _check_codes(self, codebook_size: int) -> None:
+        if self._largest >= codebook_size:
+            raise ValueError(
+                f"The items hold code {self._largest} but the model has codes 0 to {codebook_size - 1}: "
+                "use the tokenizer that the checkpoint was trained with."
+            )
 
     def _of_users(
         self,

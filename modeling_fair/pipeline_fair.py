@@ -49,6 +49,11 @@ class RecommendationPipeline(Pipeline):
                 f"The model was trained on the codes of tokenizer fit {expected} but this tokenizer is of fit "
                 f"{self.tokenizer.codebook_fingerprint}: load both from one checkpoint folder."
             )
+        if self.model.config.num_known_items not in (0, self.tokenizer.num_known_items):
+            raise ValueError(
+                f"The model knows {self.model.config.num_known_items} items but this tokenizer "
+                f"{self.tokenizer.num_known_items}: load both from one checkpoint folder."
+            )
         if self.tokenizer.model_max_length > self.model.config.max_position_embeddings:
             raise ValueError(
                 f"The tokenizer keeps {self.tokenizer.model_max_length} items of a history but the model reads "
@@ -171,6 +176,9 @@ class RecommendationPipeline(Pipeline):
         """What `pipeline(...)` is given holds for all calls."""
         if unknown := set(kwargs) - set(DEFAULTS):
             raise ValueError(f"The pipeline has no {', '.join(sorted(unknown))}: use {', '.join(sorted(DEFAULTS))}.")
+        for name in ("exclude", "allow"):  # a generator would serve the first call alone
+            if kwargs.get(name) is not None and not isinstance(kwargs[name], (str, bytes)):
+                kwargs[name] = list(kwargs[name])
         self._defaults: dict[str, Any] = {**getattr(self, "_defaults", {}), **kwargs}
         return {}, {}, {}
 

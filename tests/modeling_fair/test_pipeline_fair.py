@@ -16,19 +16,26 @@ from modeling_fair import (
     RecommendationPipeline,
     fit_partition,
 )
+from modeling_fair.cooccurrence_fair import cooccurrence
 from tokenization_fair import FairTokenizer
 
 
-@pytest.fixture(scope="module")
-def folder(config, fitted, tmp_path_factory):
-    """A checkpoint folder of a model that was never trained but is far from uniform."""
+@pytest.fixture(scope="module", params=["codes", "items"])
+def folder(request, config, fitted, tmp_path_factory):
+    """A checkpoint folder of a model that was never trained but is far from uniform: one that predicts codes, and one
+    that predicts items, with vectors of known items and a prior."""
     torch.manual_seed(0)
-    model = FairForGenerativeRecommendation(
-        FairConfig(**{**config.to_dict(), "codebook_fingerprint": fitted.codebook_fingerprint})
-    )
+    fields = {"codebook_fingerprint": fitted.codebook_fingerprint}
+    if request.param == "items":
+        fields |= {"prediction": "items", "item_residuals": True, "num_known_items": fitted.num_known_items}
+    model = FairForGenerativeRecommendation(FairConfig(**{**config.to_dict(), **fields}))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
+    if request.param == "items":
+        with torch.no_grad():
+            model.model.embeddings.residuals.weight[-1] = 0
+        model.set_prior(cooccurrence([range(5), range(3, 20, 2), [9, 3]], fitted.num_known_items), 0.7)
     folder = tmp_path_factory.mktemp("checkpoint")
     model.save_pretrained(folder)
     fitted.save_pretrained(folder)
@@ -46,13 +53,16 @@ def test_one_request_gives_named_items(recommender, items):
     assert [set(entry) for entry in answer] == [{"item_id", "score", "title"}] * 3
     assert answer[0]["title"] == items[int(answer[0]["item_id"][1:])]["title"]
     scores = [entry["score"] for entry in answer]
-    assert scores == sorted(scores, reverse=True) and max(scores) < 0
+    assert scores == sorted(scores, reverse=True)
+    assert recommender.model.config.prediction == "items" or max(scores) < 0
     assert not {"p1", "p2"} & {entry["item_id"] for entry in answer}
 
 
 def test_answers_are_those_of_the_model(recommender, fitted):
     batch = fitted([["p1", "p2"]], return_tensors="pt")
-    output = recommender.model.recommend(**batch, index=ItemIndex(fitted.item_codes), top_k=5)
+    output = recommender.model.recommend(
+        **batch, index=ItemIndex(fitted.item_codes, known_ids=fitted.known_ids), top_k=5
+    )
     answer = recommender({"history": ["p1", "p2"]}, top_k=5)
     assert [entry["item_id"] for entry in answer] == fitted.convert_ids_to_tokens(output.item_ids[0].tolist())
     assert [entry["score"] for entry in answer] == output.scores[0].tolist()
@@ -100,15 +110,18 @@ def test_an_empty_history_gets_the_most_popular_items(recommender):
 
 def test_model_recommend_takes_the_tokenizers_output_as_it_is(recommender, fitted):
     empty = recommender.model.recommend(
-        **fitted([[]], return_tensors="pt"), index=ItemIndex(fitted.item_codes), top_k=2
+        **fitted([[]], return_tensors="pt"), index=ItemIndex(fitted.item_codes, known_ids=fitted.known_ids), top_k=2
     )
     assert empty.item_ids.tolist() == [[0, 1]]
     history = [[f"p{i}" for i in range(30)]]
     batch = {**fitted(history, return_tensors="pt"), "item_ids": fitted.rows_of(history)}
-    output = recommender.model.recommend(**batch, index=ItemIndex(fitted.item_codes), top_k=20)
+    output = recommender.model.recommend(
+        **batch, index=ItemIndex(fitted.item_codes, known_ids=fitted.known_ids), top_k=20
+    )
     assert set(output.item_ids[0].tolist()) == {-1, *range(30, 40)}
     with pytest.raises(ValueError, match="code 9"):
-        recommender.model.recommend(**fitted([["p1"]], return_tensors="pt"), index=ItemIndex(np.full((40, 4), 9)))
+        index = ItemIndex(np.full((40, 4), 9), known_ids=fitted.known_ids)
+        recommender.model.recommend(**fitted([["p1"]], return_tensors="pt"), index=index)
 
 
 def test_unknown_ids_are_skipped_with_a_warning(recommender):

@@ -240,3 +240,24 @@ def test_counts_go_by_id_whatever_its_type(embeddings):
     for counts in (np.full(40, np.nan), [1] * 40):
         with pytest.raises(ValueError, match="item_counts"):
             FairTokenizer.fit(numbered, embeddings=embeddings, item_counts=counts)
+
+
+def test_known_items_keep_their_numbers(items, embeddings, tmp_path):
+    """Those met in training are numbered in catalogue order; numbers stay whatever comes and goes."""
+    met = np.array([item % 3 for item in range(len(items))])  # every third was not met
+    tokenizer = FairTokenizer.fit(
+        items, embeddings=embeddings, num_codebooks=4, codebook_size=8, item_counts=met, show_progress=False
+    )
+    known = len(met[met > 0])
+    assert tokenizer.num_known_items == known
+    assert tokenizer.known_ids[:6].tolist() == [-1, 0, 1, -1, 2, 3]
+    last = [item["item_id"] for item, count in zip(items, met, strict=True) if count][-1]
+    tokenizer.remove_items(["p1", last])
+    tokenizer.add_items([{"item_id": "new", "title": "new"}], embeddings[:1])
+    assert tokenizer.known_ids[:5].tolist() == [-1, 1, -1, 2, 3] and tokenizer.known_ids[-1] == -1
+    assert tokenizer.num_known_items == known, "a model may know those that are gone"
+    tokenizer.save_pretrained(tmp_path)
+    loaded = FairTokenizer.from_pretrained(tmp_path)
+    assert np.array_equal(loaded.known_ids, tokenizer.known_ids) and loaded.num_known_items == known
+    batch = loaded([["p2", "new", "p0"], ["p4"]], return_tensors="np")
+    assert batch["known_ids"].tolist() == [[1, -1, -1], [2, -1, -1]]
