@@ -39,12 +39,16 @@ class CodesAtRandom:
     """Stands for a fitted tokenizer: the speed of a step does not hang on which codes items have."""
 
     num_codebooks, codebook_size, codebook_fingerprint, model_max_length = 32, 256, "random", HISTORY
+    num_known_items = 0
 
     def __init__(self, items: int):
         self.item_codes = np.random.default_rng(0).integers(0, 256, (items, 32), dtype=np.uint8)
 
     def codes_of(self, rows: np.ndarray) -> np.ndarray:
         return np.where((rows >= 0)[..., None], self.item_codes[rows].astype(np.int64), 0)
+
+    def known_ids_of(self, rows: np.ndarray) -> np.ndarray:
+        return np.full(rows.shape, -1)
 
 
 def read_batches(folder: str, count: int, size: int) -> tuple[CodesAtRandom, list[dict[str, torch.Tensor]]]:
