@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,14 +40,12 @@ from data_fair import (
     split_leave_one_out,
 )
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import add_similar, cooccurrence, similar_items
+from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import metrics_table
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
 from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
-PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # those that validation chooses from, after
-SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)  # those of similar items beside the counts, looked at with a prior weight of 1
 SOURCES = ("dataset", "sequences_file", "interactions_file", "amazon_reviews")
 
 
@@ -411,54 +408,6 @@ def prepare(arguments: list[str]) -> Job:
     if args.process_index == 0:
         shutil.rmtree(shared, ignore_errors=True)
     return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
-
-
-def best_weight(tried: dict[str, dict[str, float]]) -> str:
-    """The weight of the best validation NDCG@10, mean of seen items kept and removed: the two want different ones."""
-    return max(tried, key=lambda weight: tried[weight]["ndcg@10"] + tried[weight]["ndcg@10_seen_removed"])
-
-
-def prior_parts(train_dataset: Dataset, tokenizer: FairTokenizer) -> tuple[Any, Any]:
-    """Co-occurrence counts of the training sequences, and items similar by their codes: sparse, known items by known
-    items."""
-    rows = map(np.asarray, train_dataset["item_ids"])
-    counts = cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items)
-    there = np.flatnonzero(tokenizer.known_ids >= 0)
-    assert tokenizer.codebooks is not None
-    decoded = tokenizer.codebooks.decode(tokenizer.item_codes[there])
-    vectors = np.zeros((tokenizer.num_known_items, decoded.shape[1]), np.float32)
-    vectors[tokenizer.known_ids[there]] = decoded
-    return counts, similar_items(vectors)
-
-
-def choose_prior(
-    counts: Any, similar: Any, validate: Callable[[Any, float], dict[str, float]], weight: float = 0.0
-) -> tuple[Any, float, list[dict[str, Any]]]:
-    """The prior that is best in validation.
-
-    Args:
-        counts, similar: what `prior_parts` gives.
-        validate: metrics with a prior of some counts and weight.
-        weight: of the prior, where it is not to be chosen.
-
-    Returns:
-        Its counts and its weight (0 where none is best), and what was tried.
-    """
-    tried: list[dict[str, Any]] = []
-
-    def score(of_similar: float, of_prior: float) -> float:
-        known = [one for one in tried if (one["similar_weight"], one["prior_weight"]) == (of_similar, of_prior)]
-        if not known:
-            metrics = validate(add_similar(counts, similar, of_similar), of_prior)
-            known = [{"similar_weight": of_similar, "prior_weight": of_prior, "validation": metrics}]
-            tried.extend(known)
-        # Mean of seen items kept and removed: the two want different weights.
-        return known[0]["validation"]["ndcg@10"] + known[0]["validation"]["ndcg@10_seen_removed"]
-
-    best_similar = max(SIMILAR_WEIGHTS, key=lambda of_similar: score(of_similar, weight or 1.0))
-    weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
-    best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
-    return add_similar(counts, similar, best_similar), best, tried
 
 
 def add_prior(trainer: FairTrainer) -> dict[str, Any]:

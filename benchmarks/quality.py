@@ -29,10 +29,11 @@ from examples.baselines.evaluation import Scores, evaluate
 from examples.baselines.popularity import Popularity
 from examples.baselines.sasrec import SASRec
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
+from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import evaluate_ranks
 from modeling_fair.prior_fair import CoOccurrencePrior
 from modeling_fair.trainer_fair import RANKED, bf16_is_fast
-from run_training import choose_prior, item_counts, prior_parts, provenance, write_json
+from run_training import item_counts, provenance, write_json
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets

@@ -1,11 +1,16 @@
 """Count which items stand near each other in training sequences, and which are alike: what the prior holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
+# What validation chooses from: weights of similar items beside the counts, looked at with a prior of weight 1, and
+# then weights of the prior.
+SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
+PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def cooccurrence(
@@ -87,6 +92,55 @@ def add_similar(counts: sparse.csr_array, similar: sparse.csr_array, weight: flo
     if not weight or not counts.nnz or not similar.nnz:
         return counts
     return (counts + similar * np.float32(weight * counts.data.mean() / similar.data.mean())).tocsr()
+
+
+def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """What a prior is made of.
+
+    Args:
+        train_dataset: prepared training sequences, with `item_ids` (catalogue rows).
+        tokenizer: a fitted [`FairTokenizer`].
+
+    Returns:
+        Co-occurrence counts of the sequences, and items similar by their codes: sparse, known items by known items.
+    """
+    rows = map(np.asarray, train_dataset["item_ids"])
+    counts = cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items)
+    there = np.flatnonzero(tokenizer.known_ids >= 0)
+    decoded = tokenizer.codebooks.decode(tokenizer.item_codes[there])
+    vectors = np.zeros((tokenizer.num_known_items, decoded.shape[1]), np.float32)
+    vectors[tokenizer.known_ids[there]] = decoded
+    return counts, similar_items(vectors)
+
+
+def choose_prior(
+    counts: Any, similar: Any, validate: Callable[[Any, float], dict[str, float]], weight: float = 0.0
+) -> tuple[Any, float, list[dict[str, Any]]]:
+    """The prior that is best in validation.
+
+    Args:
+        counts, similar: what `prior_parts` gives.
+        validate: metrics with a prior of some counts and weight.
+        weight: of the prior, where it is not to be chosen.
+
+    Returns:
+        Its counts and its weight (0 where none is best), and what was tried.
+    """
+    tried: list[dict[str, Any]] = []
+
+    def score(of_similar: float, of_prior: float) -> float:
+        known = [one for one in tried if (one["similar_weight"], one["prior_weight"]) == (of_similar, of_prior)]
+        if not known:
+            metrics = validate(add_similar(counts, similar, of_similar), of_prior)
+            known = [{"similar_weight": of_similar, "prior_weight": of_prior, "validation": metrics}]
+            tried.extend(known)
+        # Mean of seen items kept and removed: the two want different weights.
+        return known[0]["validation"]["ndcg@10"] + known[0]["validation"]["ndcg@10_seen_removed"]
+
+    best_similar = max(SIMILAR_WEIGHTS, key=lambda of_similar: score(of_similar, weight or 1.0))
+    weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
+    best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
+    return add_similar(counts, similar, best_similar), best, tried
 
 
 def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:

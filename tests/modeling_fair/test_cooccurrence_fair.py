@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_fair import cooccurrence_fair
-from modeling_fair.cooccurrence_fair import add_similar, cooccurrence, similar_items
+from modeling_fair.cooccurrence_fair import PRIOR_WEIGHTS, add_similar, choose_prior, cooccurrence, similar_items
 from tokenization_fair.codebooks_fair import fit_codebooks
 
 
@@ -53,3 +53,27 @@ def test_decoded_codes_are_near_the_vectors(whiten):
     # Codes of what was decoded are the same again, and it is nearer to its own vector than the mean is.
     assert (codebooks.encode(decoded + codebooks.mean) == codebooks.encode(vectors)).mean() > 0.99
     assert np.square(decoded - centred).sum() < 0.6 * np.square(centred).sum()
+
+
+def test_the_prior_is_the_best_in_validation():
+    """By the mean of both protocols; similar items first, then the weight. No prior where none is best."""
+    counts = cooccurrence([[0, 1, 2], [2, 3]], 5)
+    similar = similar_items(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
+    shares = {add_similar(counts, similar, share).sum(): share for share in (0.0, 2.0, 6.0)}
+
+    def validate_for(best_share, best_weight):
+        def validate(made, weight):
+            calls.append((shares[made.sum()], weight))
+            value = -abs(shares[made.sum()] - best_share) * (weight > 0) - abs(weight - best_weight)
+            return {"ndcg@10": value - 1, "ndcg@10_seen_removed": value + 1}
+
+        return validate
+
+    for share, weight in ((0.0, 3.0), (2.0, 0.5), (6.0, 0.0)):
+        calls: list[tuple[float, float]] = []
+        made, chosen, tried = choose_prior(counts, similar, validate_for(share, weight))
+        assert chosen == weight and (not weight or shares[made.sum()] == share)
+        assert len(set(calls)) == len(calls) == len(tried) == 3 + len(PRIOR_WEIGHTS)
+    calls = []
+    made, chosen, _ = choose_prior(counts, similar, validate_for(2.0, 0.5), weight=1.7)
+    assert chosen == 1.7 and shares[made.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}
