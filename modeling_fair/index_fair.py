@@ -445,8 +445,8 @@ class ItemIndex:
 
 @dataclass
 class ScoreTable:
-    """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), and the
-    what they have beside them."""
+    """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), and what
+    they have beside them."""
 
     entries: torch.Tensor
     terms: ItemTerms | None = None
