@@ -410,20 +410,25 @@ def prepare(arguments: list[str]) -> Job:
     return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
 
 
-def add_prior(trainer: FairTrainer) -> dict[str, Any]:
-    """Add the prior to a trained model; returns what was tried."""
+def add_prior(trainer: FairTrainer, without: dict[str, float]) -> dict[str, Any]:
+    """Add the prior to a trained model, whose validation metrics without it are known; returns what was tried."""
     model = trainer.model
     assert isinstance(model, FairForGenerativeRecommendation)
     assert isinstance(trainer.train_dataset, Dataset)
 
     def validate(counts: Any, weight: float) -> dict[str, float]:
         model.set_prior(counts if weight else None, weight)
-        return {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+        return plain_names(trainer.evaluate())
 
     parts = prior_parts(trainer.train_dataset, trainer.processing_class)
-    counts, weight, tried = choose_prior(*parts, validate, model.config.prior_weight)
+    counts, weight, tried = choose_prior(*parts, plain_names(without), validate, model.config.prior_weight)
     model.set_prior(counts if weight else None, weight)
     return {"priors": tried}
+
+
+def plain_names(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics without the split's name before theirs."""
+    return {name.removeprefix("eval_").removeprefix("test_"): value for name, value in metrics.items()}
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -436,17 +441,14 @@ def train(job: Job) -> dict[str, Any]:
             "validation_without_prior": trainer.evaluate(),
             "test_without_prior": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
         }
-        prior = add_prior(trainer)
+        prior = add_prior(trainer, without["validation_without_prior"])
     evaluated = {
         "validation": trainer.evaluate(),
         "test": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
         **without,
     }
     results = {
-        "results": {
-            split: {name.removeprefix("eval_").removeprefix("test_"): value for name, value in metrics.items()}
-            for split, metrics in evaluated.items()
-        },
+        "results": {split: plain_names(metrics) for split, metrics in evaluated.items()},
         **prior,
         "train_seconds": sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history),
         **job.record,

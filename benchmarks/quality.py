@@ -154,11 +154,12 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
         added = prior_scores(counts, tokenizer, weight)
         return lambda histories: scores(histories) + added(histories)
 
+    alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
     counts, weight, tried = choose_prior(
         *prior_parts(prepared["train"], tokenizer),
+        alone["validation"],
         lambda counts, weight: evaluate(both(counts, weight), prepared["validation"], items),
     )
-    alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
     fused = {split: evaluate(both(counts, weight), prepared[split], items) for split in ("validation", "test")}
     return {"results": alone, "results_with_prior": fused, "priors": tried}
 

@@ -6,14 +6,12 @@ python -m benchmarks.quality_report
 import json
 import statistics
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import RECORDS
-from benchmarks.records import table
+from benchmarks.records import table, write_between
 from run_training import write_json
 
-README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- quality: made by benchmarks/quality_report.py -->\n", "<!-- /quality -->\n"
 PROTOCOLS = {"kept": "", "removed": "_seen_removed"}
 NAMES = {
@@ -132,10 +130,7 @@ def costs(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     records = read_records()
     write_json(RECORDS.with_suffix(".json"), summary(runs_by_model(records)))
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}{tables(records)}{END}{after}", encoding="utf-8")
+    write_between(BEGIN, tables(records), END)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from run_training import provenance, write_json
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -118,3 +119,9 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def write_between(begin: str, text: str, end: str) -> None:
+    """Replace what stands between two lines of the README."""
+    before, rest = README.read_text(encoding="utf-8").split(begin)
+    README.write_text(f"{before}{begin}{text}{end}{rest.split(end)[1]}", encoding="utf-8")

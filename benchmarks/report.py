@@ -4,12 +4,10 @@ python -m benchmarks.report
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
-from benchmarks.records import RESULTS, table
+from benchmarks.records import RESULTS, table, write_between
 
-README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- speeds: made by benchmarks/report.py -->\n", "<!-- /speeds -->\n"
 # Figure, what it says, what it is held against, format. The JSON files have more.
 ROWS = [
@@ -63,10 +61,7 @@ def speeds(records: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}{speeds(read_records())}{END}{after}", encoding="utf-8")
+    write_between(BEGIN, speeds(read_records()), END)
 
 
 if __name__ == "__main__":

@@ -114,13 +114,18 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
 
 
 def choose_prior(
-    counts: Any, similar: Any, validate: Callable[[Any, float], dict[str, float]], weight: float = 0.0
+    counts: Any,
+    similar: Any,
+    without: dict[str, float],
+    validate: Callable[[Any, float], dict[str, float]],
+    weight: float = 0.0,
 ) -> tuple[Any, float, list[dict[str, Any]]]:
     """The prior that is best in validation.
 
     Args:
         counts, similar: what `prior_parts` gives.
-        validate: metrics with a prior of some counts and weight.
+        without: validation metrics without a prior.
+        validate: those with a prior of some counts and weight.
         weight: of the prior, where it is not to be chosen.
 
     Returns:
@@ -131,7 +136,7 @@ def choose_prior(
     def score(of_similar: float, of_prior: float) -> float:
         known = [one for one in tried if (one["similar_weight"], one["prior_weight"]) == (of_similar, of_prior)]
         if not known:
-            metrics = validate(add_similar(counts, similar, of_similar), of_prior)
+            metrics = validate(add_similar(counts, similar, of_similar), of_prior) if of_prior else without
             known = [{"similar_weight": of_similar, "prior_weight": of_prior, "validation": metrics}]
             tried.extend(known)
         # Mean of seen items kept and removed: the two want different weights.

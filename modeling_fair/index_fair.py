@@ -7,27 +7,18 @@ twice as fast for a single user; `ivf` scores the most promising lists of a part
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .decoding_fair import (
-    CHUNK_ITEMS,
-    USERS,
-    ItemTerms,
-    RecommendOutput,
-    best_of,
-    check_codebooks,
-    score_table,
-    sum_rows,
-    table_rows,
-)
-from .filters_fair import Rows, add_extra, as_rows, contains, extra_of, groups, position_in
+from .decoding_fair import CHUNK_ITEMS, USERS, ItemTerms, RecommendOutput, best_of, check_codebooks, score_table
+from .faiss_sums_fair import import_faiss, largest_sums
+from .filters_fair import Rows, add_extra, as_rows, contains, extra_of, groups
 from .partition_fair import Partition
+from .scan_fair import BLOCK, ScoreTable, scan, scores_of
 
-BLOCK = 16  # smaller ones make the first pass of a search slower, larger ones the second
 BACKENDS = ("auto", "exact", "pq", "ivf")
 SPARE = 16  # items that faiss returns beyond those wanted: its sums differ in the last bits
 VISIT = 0.05
@@ -277,7 +268,7 @@ class ItemIndex:
 
     def _of_users(
         self,
-        table: "ScoreTable",
+        table: ScoreTable,
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
@@ -292,7 +283,7 @@ class ItemIndex:
             return self._by_codes(table, allowed, hidden, hidden_from, top_k, visit)
         rows, added = extra
         others = self._by_codes(table, allowed, hidden, torch.cat([hidden_from, rows], dim=1), top_k, visit)
-        scores = self._scores_of(table, rows) + added
+        scores = scores_of(self.item_codes, table, rows) + added
         banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
         if allowed is not None:
             banned |= ~torch.isin(rows, allowed)
@@ -301,7 +292,7 @@ class ItemIndex:
 
     def _by_codes(
         self,
-        table: "ScoreTable",
+        table: ScoreTable,
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
@@ -312,14 +303,15 @@ class ItemIndex:
         users = table.users
         one = self.backend in ("pq", "ivf") or (self.backend == "auto" and users == 1 and self._serves_one())
         if not one or allowed is not None or not len(self):
-            return self._scan(table, allowed, hidden, hidden_from, top_k)
+            return scan(self.item_codes, table, allowed, hidden, hidden_from, top_k, self.chunk_items)
         scores = torch.full((users, top_k), -torch.inf)
         rows = torch.full((users, top_k), -1)
         for user in range(users):
             of_user, mine = table.of_user(user), hidden_from[[user]]
             found = self._scan_one(of_user, torch.cat([hidden, mine[mine >= 0]]), top_k, visit)
-            of_user_scores, of_user_rows = found or self._scan(of_user, None, hidden, mine, top_k)
-            scores[user, : of_user_rows.shape[1]], rows[user, : of_user_rows.shape[1]] = of_user_scores, of_user_rows
+            if found is None:
+                found = scan(self.item_codes, of_user, None, hidden, mine, top_k, self.chunk_items)
+            scores[user, : found[1].shape[1]], rows[user, : found[1].shape[1]] = found
         return scores, rows
 
     def _serves_one(self) -> bool:
@@ -333,7 +325,7 @@ class ItemIndex:
         return True
 
     def _scan_one(
-        self, table: "ScoreTable", hidden: torch.Tensor, top_k: int, visit: float
+        self, table: ScoreTable, hidden: torch.Tensor, top_k: int, visit: float
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """One user's best items among those visited, (1, top_k): found by faiss, then scored as everywhere. None where
         they are too few, or so many have nearly one score that faiss may have left a better one out."""
@@ -346,7 +338,7 @@ class ItemIndex:
                 return None
             visited = torch.from_numpy(rows.astype(np.int64))
             visited = visited[~torch.isin(visited, hidden)][None]
-            best = best_of(self._scores_of(table, visited), visited, top_k)
+            best = best_of(scores_of(self.item_codes, table, visited), visited, top_k)
             return None if best[0].shape[1] < top_k else best
         if rows is not None:
             codes = codes.take(rows, axis=0)
@@ -354,7 +346,7 @@ class ItemIndex:
         sums, found = largest_sums(table.entries[:, 0].numpy(), codes, wanted)
         found_rows = torch.from_numpy(found if rows is None else rows[found].astype(np.int64))
         found_rows = found_rows[~torch.isin(found_rows, hidden)][None]
-        scores, found_rows = best_of(self._scores_of(table, found_rows), found_rows, top_k)
+        scores, found_rows = best_of(scores_of(self.item_codes, table, found_rows), found_rows, top_k)
         if wanted == len(self):
             return scores, found_rows
         if scores.shape[1] < top_k:
@@ -383,119 +375,10 @@ class ItemIndex:
         rows = rows.expand(len(hidden_from), -1)
         return best_of(best.masked_fill(contains(hidden_from, rows), -torch.inf), rows, top_k)
 
-    def _scan(
-        self,
-        table: "ScoreTable",
-        allowed: torch.Tensor | None,
-        hidden: torch.Tensor,
-        hidden_from: torch.Tensor,
-        top_k: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Score every allowed item, chunk by chunk.
-
-        The `top_k` best lie in the `top_k` blocks of consecutive items whose maxima come first, blocks of equal maxima
-        in their order: each of these holds an item that goes before all of any other block. So a first pass keeps the
-        maxima of blocks, and a second ranks the items of the best blocks."""
-        users, entries = table.users, table.entries
-        codebook_size = len(entries) // self.item_codes.shape[1]
-        items = len(self) if allowed is None else len(allowed)
-        user = torch.arange(users, device=entries.device)
-        cells = torch.cat([
-            (position_in(allowed, hidden_from) * users + user[:, None]).flatten(),
-            (position_in(allowed, hidden)[:, None] * users + user).flatten(),
-        ])  # fmt: skip
-        cells = cells[cells >= 0].sort().values
-        starts = range(0, items, self.chunk_items)
-        ends = torch.searchsorted(cells, torch.tensor([*starts, items], device=entries.device) * users).tolist()
-        maxima = [entries.new_empty(0, users)]
-        for part, start in enumerate(starts):
-            here = slice(start, start + self.chunk_items)
-            of_chunk = here if allowed is None else allowed[here]
-            scores = sum_rows(entries, table_rows(self.item_codes[of_chunk], codebook_size))
-            if table.terms is not None:
-                scores = table.terms.of_chunk(scores, of_chunk)
-            scores.view(-1).index_fill_(0, cells[ends[part] : ends[part + 1]] - start * users, -torch.inf)
-            maxima += block_maxima(scores)
-        of_blocks = torch.cat(maxima).T.contiguous()
-        _, blocks = best_of(
-            of_blocks, torch.arange(of_blocks.shape[1], device=entries.device).expand(users, -1), top_k
-        )
-        rows = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=entries.device)).flatten(1)
-        rows = rows.masked_fill(rows >= items, -1)
-        if allowed is not None and items:
-            rows = torch.where(rows < 0, rows, allowed[rows])
-        scores = self._scores_of(table, rows)
-        banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
-        return best_of(scores.masked_fill(banned, -torch.inf), rows, top_k)
-
-    def _scores_of(self, table: "ScoreTable", rows: torch.Tensor) -> torch.Tensor:
-        """Scores of each user's rows (users, n), (users, n); those of row -1 mean nothing."""
-        users, entries = table.users, table.entries
-        codes = self.item_codes[rows.flatten()]
-        user = torch.arange(users, dtype=torch.int32, device=entries.device).repeat_interleave(rows.shape[1])
-        places = table_rows(codes, len(entries) // codes.shape[1]) * users + user[:, None]
-        scores = sum_rows(entries.view(-1, 1), places).view(rows.shape)
-        return scores if table.terms is None else table.terms.of_rows(scores, rows)
-
     def _set(self, item_codes: torch.Tensor) -> None:
         self.item_codes = item_codes
         self._lengths = None
         self._largest = int(item_codes.max()) if item_codes.numel() else -1
-
-
-@dataclass
-class ScoreTable:
-    """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), and what
-    they have beside them."""
-
-    entries: torch.Tensor
-    terms: ItemTerms | None = None
-
-    @property
-    def users(self) -> int:
-        return self.entries.shape[1]
-
-    def of_user(self, user: int) -> "ScoreTable":
-        """That of one user alone."""
-        entries = self.entries[:, user : user + 1].clone(memory_format=torch.contiguous_format)
-        return ScoreTable(entries, None if self.terms is None else self.terms.of_users(slice(user, user + 1)))
-
-
-def import_faiss() -> Any:
-    """
-    Raises:
-        ImportError: without faiss.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("The backends 'pq' and 'ivf' need faiss: pip install faiss-cpu.") from error
-    return faiss
-
-
-def largest_sums(table: np.ndarray, codes: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest sums of table entries (num_codebooks * codebook_size,), one a code: (sums, rows of `codes`), largest
-    first, (wanted,) each.
-
-    A product quantiser adds up, for each part of a query, its product with the centroid of the item's code. Here parts
-    have one dimension, the query is all ones and the centroids are the table."""
-    faiss = import_faiss()
-    num_codebooks = codes.shape[1]
-    entries: np.ndarray = np.zeros((num_codebooks, 256), np.float32)
-    entries[:, : len(table) // num_codebooks] = table.reshape(num_codebooks, -1)[:, :256]
-    quantiser = faiss.ProductQuantizer(num_codebooks, num_codebooks, 8)
-    faiss.copy_array_to_vector(entries.ravel(), quantiser.centroids)
-    codes, ones = np.ascontiguousarray(codes), np.ones(num_codebooks, np.float32)
-    sums, rows = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
-    heap = faiss.float_minheap_array_t()
-    heap.nh, heap.k, heap.val, heap.ids = 1, wanted, faiss.swig_ptr(sums), faiss.swig_ptr(rows)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # one query is one thread's work; more would only wait, in torch's way
-    try:
-        quantiser.search_ip(faiss.swig_ptr(ones), 1, faiss.swig_ptr(codes), len(codes), heap)
-    finally:
-        faiss.omp_set_num_threads(threads)
-    return sums[rows >= 0], rows[rows >= 0]  # sums of -inf never enter the heap
 
 
 def as_codes(item_codes: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -509,17 +392,6 @@ def as_codes(item_codes: np.ndarray | torch.Tensor) -> torch.Tensor:
             "integers from 0 on, as tokenizer.item_codes."
         )
     return codes.to(torch.uint8 if not codes.numel() or int(codes.max()) < 256 else torch.int32)
-
-
-def block_maxima(scores: torch.Tensor) -> list[torch.Tensor]:
-    """Scores (items, users) -> the maxima of blocks of items, (blocks, users), and that of what is left over."""
-    users = scores.shape[1]
-    whole = len(scores) // BLOCK * BLOCK
-    maxima, width = scores[:whole].view(-1, BLOCK * users), BLOCK * users
-    while width > users:  # halves, compared whole: fast for any number of users, which amax over a middle axis is not
-        width //= 2
-        maxima = torch.maximum(maxima[:, :width], maxima[:, width:])
-    return [maxima] if whole == len(scores) else [maxima, scores[whole:].amax(dim=0, keepdim=True)]
 
 
 __all__ = ["ItemIndex"]

@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainin
 
 from .collator_fair import FairDataCollator
 from .decoding_fair import last_item_states, score_items
+from .index_fair import ItemIndex
 from .item_loss_fair import ItemSoftmax
 from .losses_fair import mutual_information_loss, noise_robustness_loss
 from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets, scores_at
@@ -181,6 +182,7 @@ class FairTrainer(Trainer):
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         self._sequences_in_batch: torch.Tensor | float = 1.0
+        self._indexed: tuple[Any, ItemIndex] | None = None
         self._parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._parts_steps = 0
 
@@ -320,7 +322,9 @@ class FairTrainer(Trainer):
     def _item_loss(self, model: nn.Module, states: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
         """The item loss of states, summed; its candidates are the catalogue, or the items drawn at this step."""
         embeddings = self.accelerator.unwrap_model(model).model.embeddings
-        codes, known = (torch.as_tensor(x).to(states.device) for x in self._catalogue())
+        catalogue = self._catalogue()
+        codes, known = catalogue.item_codes, catalogue.known_ids
+        assert known is not None
         candidates = torch.arange(len(codes), device=states.device)
         if self.args.item_negatives is not None and self.args.item_negatives < len(codes):
             drawn = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
@@ -333,9 +337,14 @@ class FairTrainer(Trainer):
         queries = self.accelerator.unwrap_model(model).heads.queries(states)
         return ItemSoftmax.apply(queries, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
 
-    def _catalogue(self) -> tuple[Any, Any]:
-        """Codes and numbers of all items."""
-        return self.processing_class.item_codes, self.processing_class.known_ids
+    def _catalogue(self) -> ItemIndex:
+        """The tokenizer's items on this device; it keeps their lengths as long as weights stay the same."""
+        codes = self.processing_class.item_codes
+        if self._indexed is None or self._indexed[0] is not codes:
+            known_ids = self.processing_class.known_ids
+            index = ItemIndex(codes, backend="exact", device=self.args.device, known_ids=known_ids)
+            self._indexed = (codes, index)
+        return self._indexed[1]
 
     def _gather_with_gradient(self, tensor: torch.Tensor) -> torch.Tensor:
         """Rows of all processes in their order; gradients flow back to the process a row came from."""
@@ -380,13 +389,14 @@ class FairTrainer(Trainer):
         with self.compute_loss_context_manager():
             output = model(inputs["input_ids"], mask, known_ids=known_ids, **PACKED)
         logits = output.logits[:, 0]
-        item_codes, of_items = (torch.as_tensor(x) for x in self._catalogue())
-        target_codes = item_codes.to(targets.device)[targets]
+        catalogue = self._catalogue()
+        item_codes = catalogue.item_codes
+        target_codes = item_codes[targets]
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())
         if prediction_loss_only:
             return loss, None, None
         terms = self.accelerator.unwrap_model(model).item_terms(
-            output.last_hidden_state, known_ids, of_items, lambda embeddings: embeddings.lengths(item_codes, of_items)
+            output.last_hidden_state, known_ids, catalogue.known_ids, catalogue.lengths_by
         )
         chunk = self.args.eval_chunk_items
         chunks = partial(score_items, logits, item_codes, chunk, terms)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import quality, quality_report
-from benchmarks.quality_report import BEGIN, END, README, read_records, runs_by_model, summary, tables
-from benchmarks.records import RESULTS
+from benchmarks.quality_report import BEGIN, END, read_records, runs_by_model, summary, tables
+from benchmarks.records import README, RESULTS
 
 SMALL = "--hidden_size 16 --intermediate_size 16 --num_train_epochs 1 --use_cpu true"
 

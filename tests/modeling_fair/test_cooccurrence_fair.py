@@ -71,9 +71,12 @@ def test_the_prior_is_the_best_in_validation():
 
     for share, weight in ((0.0, 3.0), (2.0, 0.5), (6.0, 0.0)):
         calls: list[tuple[float, float]] = []
-        made, chosen, tried = choose_prior(counts, similar, validate_for(share, weight))
+        validate = validate_for(share, weight)
+        without, calls = validate(counts, 0.0), []
+        made, chosen, tried = choose_prior(counts, similar, without, validate)
         assert chosen == weight and (not weight or shares[made.sum()] == share)
-        assert len(set(calls)) == len(calls) == len(tried) == 3 + len(PRIOR_WEIGHTS)
+        # What is known already is not evaluated again: no prior at all, and no setting twice.
+        assert len(set(calls)) == len(calls) == len(tried) - 1 == 2 + len(PRIOR_WEIGHTS)
     calls = []
-    made, chosen, _ = choose_prior(counts, similar, validate_for(2.0, 0.5), weight=1.7)
+    made, chosen, _ = choose_prior(counts, similar, without, validate_for(2.0, 0.5), weight=1.7)
     assert chosen == 1.7 and shares[made.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}

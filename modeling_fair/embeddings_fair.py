@@ -1,0 +1,67 @@
+"""Item codes -> item vectors."""
+
+import torch
+from torch import nn
+
+from .configuration_fair import FairConfig
+from .decoding_fair import CHUNK_ITEMS
+
+
+class FairEmbeddings(nn.Module):
+    """An item's vector is the mean of the embeddings of its codes. Where items are predicted it has length 1: that of
+
+        sqrt(num_codebooks) * mean of the embeddings + the item's own vector
+
+    (the root gives the mean the deviation of one embedding), with an own vector of known items only."""
+
+    def __init__(self, config: FairConfig):
+        super().__init__()
+        self.num_codebooks = config.num_codebooks
+        self.codebook_size = config.codebook_size
+        # All codebooks one after the other; the row after the last code is the mask code, shared by all codebooks.
+        self.codes = nn.Embedding(config.num_codebooks * config.codebook_size + 1, config.hidden_size)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.predicts_items = config.prediction == "items"
+        self.residuals: nn.Embedding | None = None
+        if config.item_residuals:  # the last row, always 0, is that of all unknown items
+            known = config.num_known_items
+            self.residuals = nn.Embedding(known + 1, config.hidden_size, padding_idx=known)
+
+    def item_vectors(self, codes: torch.Tensor, known_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Codes (..., num_codebooks), each from 0 to `codebook_size` (the mask code), and numbers among the known
+        items (...), -1 for others -> vectors (..., hidden_size)."""
+        vectors = self.sums(codes, known_ids)
+        return nn.functional.normalize(vectors, dim=-1) if self.predicts_items else vectors
+
+    @torch.no_grad()
+    def lengths(self, codes: torch.Tensor, known_ids: torch.Tensor | None) -> torch.Tensor:
+        """What the sums of items (items, num_codebooks) are divided by, (items,), float32; chunk by chunk, from
+        wherever codes are."""
+        device = self.codes.weight.device
+        parts = [slice(start, start + CHUNK_ITEMS) for start in range(0, len(codes), CHUNK_ITEMS)]
+        known = (None if known_ids is None else known_ids[part].to(device) for part in parts)
+        sums = (self.sums(codes[part].to(device), of_part) for part, of_part in zip(parts, known, strict=True))
+        lengths = [torch.linalg.vector_norm(of_chunk.float(), dim=-1).clamp(min=1e-12) for of_chunk in sums]
+        return torch.cat([self.codes.weight.new_empty(0, dtype=torch.float32), *lengths])
+
+    def sums(self, codes: torch.Tensor, known_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Item vectors before they are given length 1."""
+        if codes.shape[-1] != self.num_codebooks:
+            raise ValueError(
+                f"Items have {codes.shape[-1]} codes but the model reads {self.num_codebooks}: "
+                "use the tokenizer that the checkpoint was trained with."
+            )
+        first = torch.arange(self.num_codebooks, device=codes.device) * self.codebook_size
+        mask_row = self.num_codebooks * self.codebook_size
+        rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
+        vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
+        vectors = vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
+        if self.predicts_items:
+            vectors = vectors * self.num_codebooks**0.5
+        if self.residuals is None or known_ids is None:
+            return vectors
+        return vectors + self.residuals(torch.where(known_ids < 0, self.residuals.num_embeddings - 1, known_ids))
+
+    def codebooks(self) -> torch.Tensor:
+        """Embeddings of the codes, (num_codebooks, codebook_size, hidden_size)."""
+        return self.codes.weight[:-1].unflatten(0, (self.num_codebooks, self.codebook_size))
