@@ -28,6 +28,7 @@ from examples.baselines.cooccurrence import CoOccurrence
 from examples.baselines.evaluation import Scores, evaluate
 from examples.baselines.popularity import Popularity
 from examples.baselines.sasrec import SASRec
+from examples.baselines.tiger import TIGER, dense, residual_codes
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import evaluate_ranks
@@ -70,6 +71,9 @@ SASREC = [
 
 
 SASREC_EPOCHS = 30  # at the most
+# TIGER trains on one target of each user an epoch, SASRec on all. Beam search is slow, so training is validated on some
+# users; it was not tuned.
+TIGER_EPOCHS, TIGER_VALIDATED = 40, 1000
 
 
 class Data:
@@ -227,11 +231,42 @@ def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) ->
     ), curve
 
 
+def tiger(data: Data, seed: int) -> dict[str, Any]:
+    """Not tuned. Found items are kept, so that the beam search runs once a history."""
+    prepared, tokenizer = data.prepared(seed)
+    items = len(tokenizer.item_codes)
+    set_seed(seed)
+    fitted_on = np.flatnonzero(tokenizer.item_counts > 0)
+    model = TIGER(residual_codes(np.load(data.embeddings), fitted_on))
+    some = prepared["validation"].shuffle(seed=seed).select(range(min(TIGER_VALIDATED, len(prepared["validation"]))))
+    curve: list[float] = []
+
+    def validate(model: TIGER) -> float:
+        curve.append(evaluate(model.scores, some, items, batch_size=64)[SELECT])
+        print(f"TIGER: epoch {len(curve)}, validation {SELECT} {curve[-1]:.4f}", flush=True)
+        return curve[-1]
+
+    bf16 = bf16_is_fast(use_cpu=True)
+    model.fit(prepared["train"]["item_ids"][:], validate, epochs=TIGER_EPOCHS, bf16=bf16, seed=seed)
+    found: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+
+    def scores(histories: Sequence[Sequence[int]]) -> np.ndarray:
+        new = [history for history in histories if tuple(history) not in found]
+        for start in range(0, len(new), 64):
+            part = new[start : start + 64]
+            found.update(zip(map(tuple, part), zip(*model.best(part), strict=True), strict=True))
+        rows, of_rows = zip(*(found[tuple(history)] for history in histories), strict=True)
+        return dense(np.array(rows), np.array(of_rows), items)
+
+    return {**with_prior(scores, prepared, tokenizer), f"validation_{SELECT}": curve}
+
+
 OWN: dict[str, Callable[[Data, int], dict[str, Any]]] = {
     "popularity": popularity,
     "counting": counting,
     "prior": prior,
     "sasrec": sasrec,
+    "tiger": tiger,
 }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
+
+from .training import fit
 
 
 class SASRec(nn.Module):
@@ -56,8 +56,8 @@ class SASRec(nn.Module):
         vectors = self.dropout(self.items(rows) + self.positions.weight[:length])
         return self.layers(vectors, mask=causal, is_causal=True)
 
-    def _padded(self, histories: Sequence[Sequence[int]]) -> torch.Tensor:
-        recent = [torch.tensor(list(history[-self.max_length :]), dtype=torch.long) for history in histories]
+    def _padded(self, histories: Sequence[Sequence[int]], length: int) -> torch.Tensor:
+        recent = [torch.tensor(list(history[-length:]), dtype=torch.long) for history in histories]
         return nn.utils.rnn.pad_sequence(recent, batch_first=True, padding_value=self.items.padding_idx)
 
     def fit(
@@ -69,65 +69,40 @@ class SASRec(nn.Module):
         patience: int = 5,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
-        warmup: float = 0.05,
         bf16: bool = False,
         seed: int = 0,
     ) -> SASRec:
-        """Train, and keep the weights of the epoch that was best in validation.
-
-        Args:
-            train_sequences: catalogue rows a user, oldest first, of at most `max_length` + 1 items.
-            validate: metric of the model, larger is better; called after every epoch.
-            epochs, patience: at most so many epochs, and so many without a better metric.
-            batch_size: sequences a step, those of similar length not put together.
-            learning_rate, warmup: peak of the cosine schedule, and share of the steps before it.
-            bf16: whether matrix products are in bfloat16.
-            seed: of the order of the sequences.
+        """Train on all targets of each sequence; arguments as in `training.fit`.
 
         Returns:
             This model, trained.
         """
-        optimizer = torch.optim.AdamW(self.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-        order = np.random.default_rng(seed)
-        sequences = [sequence for sequence in train_sequences if len(sequence) > 1]
-        steps = epochs * math.ceil(len(sequences) / batch_size)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / steps, warmup))
-        best, weights, since = -math.inf, copy.deepcopy(self.state_dict()), 0
-        for _ in range(epochs):
-            self.train()
-            shuffled = order.permutation(len(sequences))
-            for start in range(0, len(sequences), batch_size):
-                rows = self._padded([sequences[n] for n in shuffled[start : start + batch_size]])
-                targets = rows[:, 1:]
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    states = self(rows[:, :-1])[targets != self.items.padding_idx]
-                    logits = states @ self.items.weight[:-1].T
-                known = targets[targets != self.items.padding_idx]
-                loss = nn.functional.cross_entropy(logits.float(), known)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-            metric = validate(self.eval())
-            since += 1
-            if metric > best:
-                best, weights, since = metric, copy.deepcopy(self.state_dict()), 0
-            if since >= patience:
-                break
-        self.load_state_dict(weights)
-        return self.eval()
+
+        def loss_of(batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
+            rows = self._padded(batch, self.max_length + 1)
+            targets = rows[:, 1:]
+            supervised = targets != self.items.padding_idx
+            logits = self(rows[:, :-1])[supervised] @ self.items.weight[:-1].T
+            return nn.functional.cross_entropy(logits.float(), targets[supervised])
+
+        fit(
+            self,
+            train_sequences,
+            loss_of,
+            validate,
+            epochs=epochs,
+            patience=patience,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            bf16=bf16,
+            seed=seed,
+        )
+        return self
 
     @torch.no_grad()
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
         """Score all items for each history that has an item, float32 of shape (users, num_items), larger is better."""
-        rows = self._padded(histories)
+        rows = self._padded(histories, self.max_length)
         lengths = torch.tensor([min(len(history), self.max_length) for history in histories])
         states = self(rows)[torch.arange(len(rows)), lengths - 1]
         return torch.log_softmax(states.float() @ self.items.weight[:-1].T, dim=1).numpy()
-
-
-def _cosine(progress: float, warmup: float) -> float:
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))

@@ -42,9 +42,11 @@ def test_records_of_every_kind_of_model(data, monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "COUNTING", {"window": (2, 8), "decay": (0.5, 0.9)})
     monkeypatch.setattr(quality, "SASREC", [{"hidden_size": 8, "num_heads": 2, "intermediate_size": 8}])
     monkeypatch.setattr(quality, "SASREC_EPOCHS", 2)
-    run(monkeypatch, data, "popularity", "counting", "prior", "sasrec", "fair_best", "fair_best_permuted_codes", "rpg")
+    monkeypatch.setattr(quality, "TIGER_EPOCHS", 1)
+    run(monkeypatch, data, "popularity", "counting", "prior", "sasrec", "tiger")
+    run(monkeypatch, data, "fair_best", "fair_best_permuted_codes", "rpg")
     records = {record["model"]: record for record in read_records()}
-    assert len(records) == 7
+    assert len(records) == 8
     for model, record in records.items():
         for split in ("validation", "test"):
             assert 0 <= record["results"][split]["ndcg@10"] <= record["results"][split]["recall@10"] <= 1
