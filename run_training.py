@@ -42,6 +42,7 @@ from data_fair import (
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import metrics_table
+from modeling_fair.plots_fair import plot_training
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
 from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
@@ -454,10 +455,16 @@ def train(job: Job) -> dict[str, Any]:
         **job.record,
         "config": job.model_config().to_dict(),
     }
-    trainer.save_model(str(output))
     if trainer.is_world_process_zero():
+        output.mkdir(parents=True, exist_ok=True)
         trainer.save_state()
         write_json(output / "results.json", results)
+        tokenizer: FairTokenizer = trainer.processing_class
+        plot_training(output, trainer.state.log_history, tokenizer.item_codes, tokenizer.codebook_size)
+    trainer.record = results
+    trainer.create_model_card()
+    trainer.save_model(str(output))  # and push to the Hub, with --push_to_hub
+    if trainer.is_world_process_zero():
         print(metrics_table({f"FAIR, {split}": metrics for split, metrics in results["results"].items()}))
         print(f"Saved model, tokenizer and catalogue to {output}.")
     return results

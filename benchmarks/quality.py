@@ -71,8 +71,8 @@ SASREC = [
 
 
 SASREC_EPOCHS = 30  # at the most
-# TIGER trains on one target of each user an epoch, SASRec on all. Beam search is slow, so training is validated on some
-# users; it was not tuned.
+# TIGER trains on one target of each user an epoch, SASRec on all. Beam search is slow, so training is validated on
+# some users; it was not tuned.
 TIGER_EPOCHS, TIGER_VALIDATED = 40, 1000
 
 

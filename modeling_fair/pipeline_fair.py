@@ -1,11 +1,14 @@
 """`pipeline("recommendation")`: item ids of a history in, named items out."""
 
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from transformers import Pipeline
 from transformers.utils import cached_file
 
@@ -13,6 +16,7 @@ from .index_fair import ItemIndex, as_codes
 from .partition_fair import INDEX_FILE
 
 DEFAULTS: dict[str, Any] = {"top_k": 10, "remove_seen": True, "exclude": None, "allow": None}
+CARD = ("README.md", "training.png")
 REQUEST_KEYS = {"history", *DEFAULTS}
 
 
@@ -94,15 +98,57 @@ class RecommendationPipeline(Pipeline):
     def _exact_index(self) -> ItemIndex:
         return ItemIndex(self.tokenizer.item_codes, device=self.device)
 
-    def _saved_index(self) -> ItemIndex | None:
-        name = self.model.name_or_path
-        path = name and cached_file(
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save model, tokenizer and code, and what else its folder has: the model card, and the index's partition."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.tokenizer.save_pretrained(save_directory)
+        if self.index.partition is not None:
+            self.index.save_pretrained(save_directory)
+        for name in CARD:
+            if path := self._own_file(name):
+                shutil.copyfile(path, os.path.join(save_directory, name))
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload recommender",
+    ) -> str:
+        """Push all that `save_pretrained` saves, in one commit.
+
+        Args:
+            repo_id: name of the repository on the Hub, made where it does not exist.
+            private, token, revision, commit_message: as for other models of transformers.
+
+        Returns:
+            The URL of the commit.
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        return str(commit.commit_url)
+
+    def _own_file(self, name: str) -> str | None:
+        """A file of the folder or repository that the model came from, where it has it."""
+        source = self.model.name_or_path
+        path = source and cached_file(
+            source,
             name,
-            INDEX_FILE,
             revision=getattr(self.model.config, "_commit_hash", None),
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
+        return path or None
+
+    def _saved_index(self) -> ItemIndex | None:
+        path = self._own_file(INDEX_FILE)
         if not path or self.device.type != "cpu":  # on an accelerator, exact search
             return None
         try:

@@ -19,6 +19,7 @@ from .index_fair import ItemIndex
 from .item_loss_fair import ItemSoftmax
 from .losses_fair import mutual_information_loss, noise_robustness_loss
 from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets, scores_at
+from .model_card_fair import model_card
 from .noise_fair import add_noise
 from .packing_fair import PACKED
 
@@ -75,12 +76,17 @@ class FairTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "whether a resumed run goes on counting towards early stopping"}
     )
+    hub_strategy: str = field(default="end", metadata={"help": "when to push to the Hub; only at the end is offered"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads all columns"})
 
     def __post_init__(self) -> None:
         if self.torch_compile or self.torch_compile_backend or self.torch_compile_mode:
             raise ValueError(
                 "torch_compile would compile the whole model, anew for many batch shapes: use compile_layers=True."
+            )
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy is {self.hub_strategy!r}, with which Trainer pushes pickled arguments: use 'end'."
             )
         if not torch.accelerator.is_available():
             self.use_cpu = True  # what happens anyway; Trainer wants it said for bf16
@@ -182,6 +188,7 @@ class FairTrainer(Trainer):
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         self._sequences_in_batch: torch.Tensor | float = 1.0
+        self.record: dict[str, Any] = {}  # what more the model card tells, as `results.json` has it
         self._indexed: tuple[Any, ItemIndex] | None = None
         self._parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._parts_steps = 0
@@ -371,6 +378,23 @@ class FairTrainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         (folder / "training_args.bin").unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
+
+    def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
+        """Write the model card, README.md, of what `self.record` and this trainer know; `push_to_hub` calls it."""
+        if not self.is_world_process_zero():
+            return
+        assert self.model is not None
+        validated = [log for log in self.state.log_history if "eval_ndcg@10" in log]
+        last = {name.removeprefix("eval_"): value for name, value in validated[-1].items()} if validated else {}
+        record = {
+            "results": {"validation": last},
+            "config": self.accelerator.unwrap_model(self.model).config.to_dict(),
+            "arguments": self.args.to_sanitized_dict(),
+            "id_quality": {"catalogue": self.processing_class.quality()},
+            **self.record,
+        }
+        folder = Path(str(self.args.output_dir))
+        model_card(record, self.args.hub_model_id or model_name or folder.name).save(folder / "README.md")
 
     # ---- Evaluation ----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """Small real parts that many tests share."""
 
+import gzip
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -87,3 +89,19 @@ def fitted(items, embeddings) -> FairTokenizer:
         model_max_length=12,
         item_counts={f"p{i}": i for i in range(NUM_ITEMS)},
     )
+
+
+@pytest.fixture
+def shop(tmp_path) -> dict[str, str]:
+    """A log of 60 users and 40 items as CSV, the items as gzipped JSONL."""
+    generator = np.random.default_rng(0)
+    with open(tmp_path / "log.csv", "w") as file:
+        file.write("customer,sku,when\n")
+        for user in range(60):
+            for time, item in enumerate(generator.choice(40, generator.integers(3, 9), replace=False)):
+                file.write(f"u{user},p{item},{time * 100 + user}\n")
+    with gzip.open(tmp_path / "items.jsonl.gz", "wt") as file:
+        for item in range(40):
+            kind = ("tent", "stove", "lamp", "rope")[item % 4]
+            file.write(json.dumps({"item_id": f"p{item}", "title": f"{kind} model {item}", "brand": "Acme"}) + "\n")
+    return {"log": str(tmp_path / "log.csv"), "items": str(tmp_path / "items.jsonl.gz"), "out": str(tmp_path / "run")}

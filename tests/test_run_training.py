@@ -30,22 +30,6 @@ SMALL = (
 ).split()
 
 
-@pytest.fixture
-def shop(tmp_path) -> dict[str, str]:
-    """A log of 60 users and 40 items as CSV, the items as gzipped JSONL."""
-    generator = np.random.default_rng(0)
-    with open(tmp_path / "log.csv", "w") as file:
-        file.write("customer,sku,when\n")
-        for user in range(60):
-            for time, item in enumerate(generator.choice(40, generator.integers(3, 9), replace=False)):
-                file.write(f"u{user},p{item},{time * 100 + user}\n")
-    with gzip.open(tmp_path / "items.jsonl.gz", "wt") as file:
-        for item in range(40):
-            kind = ("tent", "stove", "lamp", "rope")[item % 4]
-            file.write(json.dumps({"item_id": f"p{item}", "title": f"{kind} model {item}", "brand": "Acme"}) + "\n")
-    return {"log": str(tmp_path / "log.csv"), "items": str(tmp_path / "items.jsonl.gz"), "out": str(tmp_path / "run")}
-
-
 def arguments(shop: dict[str, str], *more: str) -> list[str]:
     columns = "--user_column customer --item_column sku --timestamp_column when".split()
     files = ["--interactions_file", shop["log"], "--items_file", shop["items"], "--output_dir", shop["out"]]
