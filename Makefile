@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types clean
+.PHONY: help demo test lint types common clean
 
 help:
 	@echo "make demo   install, train on the built-in store, compare with counting, show recommendations"
-	@echo "make test   install, lint, check types, run all tests"
-	@echo "make clean  remove the virtual environment and the demo's run"
+	@echo "make test   install, lint, check types, run all tests, transformers' own common ones too"
+	@echo "make clean  remove the virtual environment, the demo's run and what tests downloaded"
 
 $(BIN)/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,7 +20,7 @@ $(BIN)/installed-%: pyproject.toml constraints.txt
 demo: $(BIN)/installed-demo
 	$(BIN)/python examples/demo.py
 
-test: $(BIN)/installed-test lint types
+test: $(BIN)/installed-test lint types common
 	$(BIN)/python -m pytest
 
 lint: $(BIN)/installed-test
@@ -30,5 +30,9 @@ lint: $(BIN)/installed-test
 types: $(BIN)/installed-test
 	$(BIN)/mypy
 
+# transformers' own tests of models, from its source distribution.
+common: $(BIN)/installed-test
+	$(BIN)/python tests/transformers_common/run.py
+
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo build/transformers_common

@@ -4,7 +4,7 @@ retraining and change no weight's shape."""
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -26,6 +27,15 @@ from .norm_fair import FairRMSNorm
 from .packing_fair import PACKED, Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
 from .prior_fair import CoOccurrencePrior
+
+
+class OutputsWanted(TypedDict, total=False):
+    """Arguments of every forward that say what is returned, each the configuration's where it is not given."""
+
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+    output_branch_attentions: bool | None
+    return_dict: bool | None
 
 
 @dataclass
@@ -131,7 +141,8 @@ class FairPreTrainedModel(PreTrainedModel):
             init.constant_(module.log_lambda1, torch.tensor(self.config.lambda1_init).log().item())
             init.constant_(module.log_lambda2, torch.tensor(self.config.lambda2_init).log().item())
         elif isinstance(module, CoOccurrencePrior):
-            module.empty()
+            for buffer in module.buffers():
+                init.zeros_(buffer)
         elif isinstance(module, FairEmbeddings):
             # An item is a mean of code embeddings, whose deviation is smaller by this root. With positions of the full
             # one, items drowned in them and learning was seen to start later (MTP 5.28 against 5.24 at step 300).
@@ -179,7 +190,7 @@ class FairModel(FairPreTrainedModel):
         known_ids: torch.Tensor | None = None,
         packed: bool = False,
         last_only: bool = False,
-        **kwargs,
+        **kwargs: Unpack[OutputsWanted],
     ) -> FairModelOutput:
         """
         Args:
@@ -250,7 +261,7 @@ class FairModel(FairPreTrainedModel):
             hidden_states = self.layers[-1](hidden_states, causal_mask, **options)[packing.last_cells]
         return FairModelOutput(last_hidden_state=self.norm(hidden_states), packing=packing)
 
-    def _wants(self, kwargs: dict[str, Any], *names: str) -> bool:
+    def _wants(self, kwargs: OutputsWanted, *names: str) -> bool:
         return any(kwargs.get(f"output_{name}", getattr(self.config, f"output_{name}", False)) for name in names)
 
 
@@ -341,7 +352,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         labels: torch.Tensor | None = None,
         logits_to_keep: int | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Unpack[OutputsWanted],
     ) -> FairRecommendationOutput:
         """
         Args:

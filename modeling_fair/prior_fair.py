@@ -31,11 +31,6 @@ class CoOccurrencePrior(nn.Module):
         self.register_buffer("columns", torch.zeros(config.prior_size, dtype=torch.int32))
         self.register_buffer("counts", torch.zeros(config.prior_size))
 
-    def empty(self) -> None:
-        """Count nothing: what a prior is until it is filled or loaded."""
-        for buffer in (self.offsets, self.columns, self.counts):
-            buffer.zero_()
-
     def fill(self, counts: Any) -> None:
         """Take over a scipy sparse array, (known, known).
 

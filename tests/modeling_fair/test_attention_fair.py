@@ -17,10 +17,17 @@ def visible(items: int) -> torch.Tensor:
     return torch.ones(items, items, dtype=torch.bool).tril()[None, None]
 
 
-@pytest.mark.parametrize("norm", ATTENTION_NORMS)
-def test_no_weight_on_the_future(make_model, inputs, norm):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"attention_norm": norm} for norm in ATTENTION_NORMS),
+        {"attention_type": "standard"},
+        {"prediction": "items"},
+    ],
+)
+def test_no_weight_on_the_future(make_model, inputs, fields):
     """A later item changes neither earlier states nor the map's upper triangle, whatever the norm."""
-    model = make_model(attention_norm=norm)
+    model = make_model(**fields)
     output = model(inputs, output_attentions=True)
     changed = inputs.clone()
     changed[:, 4:] = (changed[:, 4:] + 1) % 8

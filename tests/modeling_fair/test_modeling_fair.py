@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from torch import nn
 from transformers import AutoModel
 
@@ -51,6 +54,7 @@ def test_code_embeddings_are_stored_once_and_learn_from_both_sides(make_model, i
     model = make_model()
     model.save_pretrained(tmp_path)
     assert sum("codes" in name for name in load_file(tmp_path / "model.safetensors")) == 1
+    model = FairForGenerativeRecommendation.from_pretrained(tmp_path)
     labels = torch.full_like(inputs, -100)
     labels[:, -1] = 7
     model(inputs.clamp(max=5), labels=labels).loss.backward()
@@ -146,19 +150,40 @@ def test_save_equals_load(make_model, inputs, tmp_path, attention_norm):
     assert torch.equal(base(inputs).last_hidden_state, model(inputs).last_hidden_state)
 
 
-def test_a_partial_checkpoint_keeps_what_it_has_and_starts_the_rest_afresh(make_model, tmp_path):
-    model = make_model()
+WITH_ITEMS = {"prediction": "items", "item_residuals": True, "num_known_items": 5, "prior_size": 3}
+
+
+@pytest.mark.parametrize("fields", [{}, {"attention_type": "standard"}, WITH_ITEMS])
+def test_nothing_is_missing_or_left_over_after_loading(make_model, tmp_path, fields):
+    model = make_model(**fields)
+    model.save_pretrained(tmp_path)
+    loaded, report = FairForGenerativeRecommendation.from_pretrained(tmp_path, output_loading_info=True)
+    assert report and not any(report.values())
+    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "fields, lacking",
+    [
+        ({}, {"model.layers.0.self_attn.log_lambda2": math.log(0.5), "heads.bias": 0}),
+        (WITH_ITEMS, {"model.layers.1.self_attn.log_lambda1": 0, "model.norm.weight": 1, "prior.counts": 0}),
+    ],
+)
+def test_a_partial_checkpoint_keeps_what_it_has_and_starts_the_rest_afresh(make_model, tmp_path, fields, lacking):
+    model = make_model(**fields)
+    if model.prior is not None:
+        model.prior.fill(csr_array(([3.0, 1.0, 2.0], ([0, 0, 4], [1, 3, 2])), shape=(5, 5)))
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    del weights["model.layers.0.self_attn.log_lambda2"], weights["heads.bias"]
+    for name in lacking:
+        del weights[name]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    loaded = FairForGenerativeRecommendation.from_pretrained(tmp_path)
-    torch.testing.assert_close(loaded.model.layers[0].self_attn.lambdas()[1], torch.full((2,), 0.5))
-    assert (loaded.heads.bias == 0).all()
-    kept = dict(model.named_parameters())
-    for name, parameter in loaded.named_parameters():
-        if name in weights:
-            assert torch.equal(parameter, kept[name]), name
+    loaded = FairForGenerativeRecommendation.from_pretrained(tmp_path).state_dict()
+    for name, value in lacking.items():
+        torch.testing.assert_close(loaded[name], torch.full_like(loaded[name], value))
+    for name, tensor in weights.items():
+        assert torch.equal(loaded[name], tensor), name
 
 
 def test_gradient_checkpointing_changes_no_gradient(make_model, inputs):
