@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types clean
+.PHONY: help demo space test lint types browser clean
 
 help:
 	@echo "make demo   install, train on the built-in store, compare with counting, show recommendations"
+	@echo "make space  open the demo's recommendations and attention as a page"
 	@echo "make test   install, lint, check types, run all tests"
 	@echo "make clean  remove the virtual environment and the demo's run"
 
@@ -20,7 +21,10 @@ $(BIN)/installed-%: pyproject.toml constraints.txt
 demo: $(BIN)/installed-demo
 	$(BIN)/python examples/demo.py
 
-test: $(BIN)/installed-test lint types
+space: $(BIN)/installed-space
+	$(BIN)/python examples/space/app.py
+
+test: $(BIN)/installed-test lint types browser
 	$(BIN)/python -m pytest
 
 lint: $(BIN)/installed-test
@@ -29,6 +33,13 @@ lint: $(BIN)/installed-test
 
 types: $(BIN)/installed-test
 	$(BIN)/mypy
+
+# The page of examples/space is tested in a real browser; without one its test is skipped, and says so.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	fi || true
 
 clean:
 	rm -rf $(VENV) runs/demo
