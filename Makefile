@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types common clean
+.PHONY: help demo space test lint types common browser clean
 
 help:
 	@echo "make demo   install, train on the built-in store, compare with counting, show recommendations"
+	@echo "make space  open the demo's recommendations and attention as a page"
 	@echo "make test   install, lint, check types, run all tests, transformers' own common ones too"
 	@echo "make clean  remove the virtual environment, the demo's run and what tests downloaded"
 
@@ -20,7 +21,10 @@ $(BIN)/installed-%: pyproject.toml constraints.txt
 demo: $(BIN)/installed-demo
 	$(BIN)/python examples/demo.py
 
-test: $(BIN)/installed-test lint types common
+space: $(BIN)/installed-space
+	$(BIN)/python examples/space/app.py
+
+test: $(BIN)/installed-test lint types common browser
 	$(BIN)/python -m pytest
 
 lint: $(BIN)/installed-test
@@ -33,6 +37,13 @@ types: $(BIN)/installed-test
 # transformers' own tests of models, from its source distribution.
 common: $(BIN)/installed-test
 	$(BIN)/python tests/transformers_common/run.py
+
+# The page of examples/space is tested in a real browser; without one its test is skipped, and says so.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	fi || true
 
 clean:
 	rm -rf $(VENV) runs/demo build/transformers_common
