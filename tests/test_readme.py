@@ -34,7 +34,7 @@ def run(command: list[str], folder: Path) -> None:
 def folder(tmp_path_factory) -> Path:
     """A working folder as a reader has it: this project's scripts, a log, and the demo's run (shortened)."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("run_training.py", "configs", "examples"):
+    for name in ("run_training.py", "configs", "examples", "metrics"):
         (folder / name).symlink_to(ROOT / name)
     with open(folder / "log.csv", "w", newline="") as log, open(folder / "items.csv", "w", newline="") as items:
         csv.writer(log).writerows(
@@ -86,7 +86,7 @@ def test_make_targets_exist():
 
 def test_files_that_are_named_exist():
     text = (ROOT / "README.md").read_text()
-    folders = "benchmarks|configs|data_fair|examples|modeling_fair|tests|tokenization_fair"
+    folders = "benchmarks|configs|data_fair|examples|metrics|modeling_fair|tests|tokenization_fair"
     names = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./]*", text))
     assert names
     for name in names:
