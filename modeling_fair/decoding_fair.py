@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, is_torchdynamo_exporting
 
 CHUNK_ITEMS = 8_192  # buffers of 1 MB at 32 users; from 2 MB on, fresh pages were seen to double the time
 USERS = 32  # a table of more users leaves a core's cache: 64 users were seen to take 9 times as long as 32
@@ -83,7 +83,7 @@ def last_item_states(states: torch.Tensor, attention_mask: torch.Tensor | None) 
         return states[:, -1]
     positions = torch.arange(states.shape[1], device=states.device)
     last = (attention_mask * (positions + 1)).argmax(dim=1)
-    return states[torch.arange(len(states), device=states.device), last]
+    return states[torch.arange(states.shape[0], device=states.device), last]
 
 
 def score_table(code_logits: torch.Tensor, as_they_are: bool = False) -> torch.Tensor:
@@ -105,6 +105,9 @@ def table_rows(item_codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
 def sum_rows(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Table (entries, batch) and rows (items, num_codebooks) -> scores (items, batch). Sums run over the codebooks in
     their order, so that a score has the same bits in any batch."""
+    if is_torchdynamo_exporting():  # embedding_bag becomes a loop over items in ONNX
+        first, *others = (table.index_select(0, of_codebook) for of_codebook in rows.unbind(dim=1))
+        return sum(others, first)
     return nn.functional.embedding_bag(rows, table, mode="sum")
 
 
@@ -178,5 +181,5 @@ def in_chunk(rows: torch.Tensor, start: int, length: int) -> torch.Tensor:
     """Which items of the chunk [start, start + length) are among each user's rows (batch, n): (batch, length)."""
     local = rows - start
     local = torch.where((local >= 0) & (local < length), local, length)
-    member = torch.zeros(len(rows), length + 1, dtype=torch.bool, device=rows.device)
+    member = torch.zeros(rows.shape[0], length + 1, dtype=torch.bool, device=rows.device)
     return member.scatter_(1, local, True)[:, :length]

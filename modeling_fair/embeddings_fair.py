@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers.utils import is_torchdynamo_exporting
 
 from .configuration_fair import FairConfig
 from .decoding_fair import CHUNK_ITEMS
@@ -54,8 +55,11 @@ class FairEmbeddings(nn.Module):
         first = torch.arange(self.num_codebooks, device=codes.device) * self.codebook_size
         mask_row = self.num_codebooks * self.codebook_size
         rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
-        vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
-        vectors = vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
+        if is_torchdynamo_exporting():  # embedding_bag becomes a loop over items in ONNX
+            vectors = self.codes(rows).mean(dim=-2)
+        else:
+            vectors = nn.functional.embedding_bag(rows.reshape(-1, self.num_codebooks), self.codes.weight, mode="mean")
+            vectors = vectors.view(*codes.shape[:-1], self.codes.weight.shape[1])
         if self.predicts_items:
             vectors = vectors * self.num_codebooks**0.5
         if self.residuals is None or known_ids is None:

@@ -95,6 +95,13 @@ class RecommendationPipeline(Pipeline):
             index.known_ids = torch.as_tensor(self.tokenizer.known_ids).to(index.item_codes.device)
         self._index, self._indexed = index, self.tokenizer.item_codes
 
+    @property
+    def popularity(self) -> torch.Tensor:
+        """Scores of the catalogue's items for users without a known item, (catalogue,): logarithms of their shares of
+        the training's interactions."""
+        counts = torch.as_tensor(self.tokenizer.item_counts, dtype=torch.float32)
+        return torch.log((counts + 0.5) / (counts + 0.5).sum())
+
     def _exact_index(self) -> ItemIndex:
         return ItemIndex(self.tokenizer.item_codes, device=self.device)
 
@@ -241,8 +248,6 @@ class RecommendationPipeline(Pipeline):
     def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
         """One (rows, scores) a request."""
         encoded, requests = input_tensors["encoded"], input_tensors["requests"]
-        counts = torch.as_tensor(self.tokenizer.item_counts, dtype=torch.float32)
-        popularity = torch.log((counts + 0.5) / (counts + 0.5).sum())
         output = self.model.recommend(
             encoded["input_ids"].to(self.device),
             encoded["attention_mask"].to(self.device),
@@ -255,7 +260,7 @@ class RecommendationPipeline(Pipeline):
             top_k=max(request["top_k"] for request in requests),
             exclude=of_all(requests, "exclude"),
             allow=of_all(requests, "allow"),
-            empty_history_scores=popularity,
+            empty_history_scores=self.popularity,
         )
         rows, scores = output.item_ids.cpu(), output.scores.cpu()
         return [(rows[i, : request["top_k"]], scores[i, : request["top_k"]]) for i, request in enumerate(requests)]

@@ -43,7 +43,7 @@ def config() -> FairConfig:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(config):
     """Models whose parameters are far enough from zero that every part matters."""
 

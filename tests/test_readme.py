@@ -1,5 +1,5 @@
-"""Every snippet of the README runs as shown: Python blocks in order, in one process, after the demo; shell blocks with
-settings that keep them short. `make` targets are run by CI."""
+"""Every snippet of the README runs as shown: Python blocks in order, in one process, after the demo and its export;
+shell blocks with settings that keep them short. `make` targets are run by CI."""
 
 import csv
 import gzip
@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+(EXPORT,) = [line for line in COMMANDS if "export_onnx" in line]
+TRAINING = [line for line in COMMANDS if line != EXPORT and not line.startswith("make ")]
 SHORT = "--max_steps 2 --eval_strategy no --save_strategy no --load_best_model_at_end false --use_cpu true".split()
 
 
@@ -32,9 +34,9 @@ def run(command: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A working folder as a reader has it: this project's scripts, a log, and the demo's run (shortened)."""
+    """A working folder as a reader has it: this project's files, a log, the demo's run (shortened) and its export."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("run_training.py", "configs", "examples"):
+    for name in ("run_training.py", "configs", "examples", "metrics"):
         (folder / name).symlink_to(ROOT / name)
     with open(folder / "log.csv", "w", newline="") as log, open(folder / "items.csv", "w", newline="") as items:
         csv.writer(log).writerows(
@@ -43,11 +45,13 @@ def folder(tmp_path_factory) -> Path:
         )
         csv.writer(items).writerows([["item_id", "title"], *([f"i{n}", f"thing {n} kind {n % 5}"] for n in range(50))])
     run([sys.executable, "examples/demo.py", *SHORT], folder)
+    run(shlex.split(EXPORT), folder)
     return folder
 
 
-def test_the_demo_leaves_a_checkpoint(folder):
+def test_the_demo_leaves_a_checkpoint_and_its_export(folder):
     assert (folder / "runs/demo/model.safetensors").exists()
+    assert (folder / "runs/onnx/recommend.onnx").exists()
 
 
 def test_python_blocks(folder):
@@ -57,7 +61,7 @@ def test_python_blocks(folder):
     run([sys.executable, "readme.py"], folder)
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if not line.startswith("make ")])
+@pytest.mark.parametrize("command", TRAINING)
 def test_shell_blocks(folder, command):
     run([*shlex.split(command), *SHORT], folder)
 
@@ -86,7 +90,7 @@ def test_make_targets_exist():
 
 def test_files_that_are_named_exist():
     text = (ROOT / "README.md").read_text()
-    folders = "benchmarks|configs|data_fair|examples|modeling_fair|tests|tokenization_fair"
+    folders = "benchmarks|configs|data_fair|examples|metrics|modeling_fair|tests|tokenization_fair"
     names = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./]*", text))
     assert names
     for name in names:
