@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
 from benchmarks.records import machine, memory, without_machine
@@ -32,6 +34,7 @@ from examples.baselines.tiger import TIGER, dense, residual_codes
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import evaluate_ranks
+from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
 from modeling_fair.trainer_fair import RANKED, bf16_is_fast
 from run_training import item_counts, provenance, write_json
@@ -206,13 +209,28 @@ def counting(data: Data, seed: int) -> dict[str, Any]:
 
 
 def sasrec(data: Data, seed: int) -> dict[str, Any]:
-    """Tuned over dropouts; the seed is that of every run."""
+    """Tuned over dropouts; the seed is that of every run. What each setting came to is kept in the work folder, so an
+    interrupted run goes on with the next one."""
     prepared, tokenizer = data.prepared(seed)
-    models = [_sasrec(settings, prepared, len(tokenizer.item_codes), seed) for settings in SASREC]
-    curves = [curve for _, curve in models]
-    best = max(models, key=lambda tried: max(tried[1]))[0]
+    items = len(tokenizer.item_codes)
+    curves, models = [], []
+    for number, settings in enumerate(SASREC):
+        kept = data.work / f"{run_name('sasrec', data.name, seed)}_setting{number}.safetensors"
+        if not kept.exists():
+            model, curve = _sasrec(settings, prepared, items, seed)
+            about = json.dumps({"settings": settings, "curve": curve})
+            save_file(model.state_dict(), kept, metadata={"about": about})
+        with safe_open(kept, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+        if about["settings"] != settings:
+            raise ValueError(f"{kept} was trained with {about['settings']}: delete it.")
+        models.append(kept)
+        curves.append(about["curve"])
+    best = max(range(len(SASREC)), key=lambda number: max(curves[number]))
+    model = SASRec(items, **SASREC[best]).eval()
+    model.load_state_dict(load_file(models[best]))
     tried = [{**settings, f"validation_{SELECT}": curve} for settings, curve in zip(SASREC, curves, strict=True)]
-    return {**with_prior(best.scores, prepared, tokenizer), "tried": tried}
+    return {**with_prior(model.scores, prepared, tokenizer), "tried": tried}
 
 
 def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) -> tuple[SASRec, list[float]]:
@@ -286,9 +304,7 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
-    logs = state["log_history"]
-    training = logs[: next((place for place, log in enumerate(logs) if "train_runtime" in log), len(logs))]
-    curve = [log["eval_ndcg@10"] for log in training if "eval_ndcg@10" in log]
+    curve = [log["eval_ndcg@10"] for log in training_logs(state["log_history"]) if "eval_ndcg@10" in log]
     alone = {split: results["results"][f"{split}_without_prior"] for split in ("validation", "test")}
     kept = ("train_seconds", "config", "arguments", "id_quality", "priors")
     return {

@@ -17,7 +17,7 @@ def plot_training(
 
     Args:
         folder: where to.
-        log_history: `trainer.state.log_history`.
+        log_history: `trainer.state.log_history`; what was evaluated after the training is left out.
         item_codes: (catalogue, num_codebooks).
         codebook_size: codes of a codebook.
 
@@ -32,6 +32,7 @@ def plot_training(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Plots of a run need matplotlib: pip install matplotlib.") from error
+    log_history = training_logs(log_history)
     figure = Figure(figsize=(15, 4), layout="constrained")
     losses, validation, usage = figure.subplots(1, 3)
 
@@ -53,6 +54,12 @@ def plot_training(
     path = Path(folder) / PLOTS
     FigureCanvasAgg(figure).print_png(str(path))
     return path
+
+
+def training_logs(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those up to the end of the training: the best weights may be evaluated, and changed, after it."""
+    ends = (place for place, log in enumerate(log_history) if "train_runtime" in log)
+    return log_history[: next(ends, len(log_history))]
 
 
 def _curves(axes: Any, log_history: list[dict[str, Any]], names: dict[str, str]) -> None:

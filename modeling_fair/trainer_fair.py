@@ -66,6 +66,7 @@ class FairTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning-rate schedule"})
     warmup_steps: float = field(default=0.05, metadata={"help": "steps, or share of all steps, of warm-up"})
     weight_decay: float = field(default=0.01, metadata={"help": "of weights that are no norm, bias or lambda"})
+    logging_steps: float = field(default=0.01, metadata={"help": "steps, or share of all steps, between logs"})
     eval_strategy: str = field(default="epoch", metadata={"help": "when to evaluate: no, steps or epoch"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to save: no, steps, epoch or best"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})

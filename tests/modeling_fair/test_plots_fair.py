@@ -22,6 +22,8 @@ def test_each_panel_shows_its_logs(tmp_path):
     losses = [{"epoch": step / 10, "loss": 5 - step / 5, "mtp_loss": 4 - step / 5} for step in range(10)]
     validation = [{"epoch": epoch, "eval_recall@10": 0.1 * epoch, "eval_ndcg@10": 0.05 * epoch} for epoch in range(3)]
     whole = pixels(plot_training(tmp_path, losses + validation, CODES, 8))
+    later = [{"epoch": 3, "train_runtime": 1.0}, {"epoch": 3, "eval_recall@10": 0.9, "eval_ndcg@10": 0.9}]
+    assert (whole == pixels(plot_training(tmp_path, losses + validation + later, CODES, 8))).all()
     without = pixels(plot_training(tmp_path, losses, CODES, 8))
     empty = pixels(plot_training(tmp_path, [], CODES, 8))
     assert (tmp_path / "training.png").exists()

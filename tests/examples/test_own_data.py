@@ -1,0 +1,36 @@
+"""The guide for one's own data runs as shown, its trainings for two steps."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from modeling_fair import FairTokenizer
+from tests.test_readme import SHORT, run
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "examples/own_data/README.md").read_text(), flags=re.M | re.S)
+
+
+def test_the_guide(tmp_path):
+    for name in ("run_training.py", "configs", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    commands = [text for kind, text in BLOCKS if kind == "bash"]
+    python = "\n".join(text for kind, text in BLOCKS if kind == "python")
+    assert len(commands) == 3 and "add_items" in python and "remove_items" in python
+    make, train, go_on = map(shlex.split, commands)
+    run(make, tmp_path)
+    run([*train, *SHORT], tmp_path)
+    (tmp_path / "guide.py").write_text(
+        f"{python}\nanswer = recommender({{'history': ['p0139']}}, allow=['p9000', 'p0012'])\n"
+        "assert {entry['item_id'] for entry in answer} == {'p9000', 'p0012'}\n"
+    )
+    run([sys.executable, "guide.py"], tmp_path)
+    monday = FairTokenizer.from_pretrained(tmp_path / "shop/monday")
+    assert monday.catalogue.rows_of(["p9000", "p0004"]).tolist()[1] == -1
+    run([*go_on, *SHORT], tmp_path)
+    tuesday = FairTokenizer.from_pretrained(tmp_path / "shop/tuesday")
+    assert len(tuesday.item_codes) == 301 and tuesday.num_known_items == monday.num_known_items
+    shared = [item for item in monday.catalogue.item_ids if tuesday.catalogue.row(item) >= 0]
+    old = monday.item_codes[monday.catalogue.rows_of(shared)]
+    assert len(shared) == 290 and (tuesday.item_codes[tuesday.catalogue.rows_of(shared)] == old).all()
