@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
@@ -224,8 +225,13 @@ class FairTrainer(Trainer):
             raise ValueError("item_weight trains the prediction of items: make the model with prediction='items'.")
         config.codebook_fingerprint = fingerprint
         if self._compile_layers:
-            for layer in model.model.layers:
+            for layer in self._inside(model).model.layers:
                 layer.compile(dynamic=True)  # attention's groups stay outside the graphs
+
+    def _inside(self, model: Any) -> Any:
+        """The FAIR model in the wrappers of accelerate and PEFT, if it is in any."""
+        model = extract_model_from_parallel(model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -269,7 +275,7 @@ class FairTrainer(Trainer):
         example_ids, next_ids = inputs.pop("example_ids"), inputs.pop("next_ids")
         codes, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
         batch = len(codes)
-        config = self.accelerator.unwrap_model(model).config
+        config = self._inside(model).config
         if num_items_in_batch is None:
             num_items_in_batch = (labels != -100).sum()
         if self.args.nrt_weight:
@@ -312,7 +318,7 @@ class FairTrainer(Trainer):
             pooled = packing.sum_histories(states)[:batch] / mask.sum(dim=1, keepdim=True)
             target_ids = last_item_states(next_ids, mask).cpu().numpy()
             known = torch.from_numpy(self.processing_class.known_ids_of(target_ids)).to(codes.device)
-            vectors = self.accelerator.unwrap_model(model).model.embeddings.item_vectors(target_codes, known)
+            vectors = self._inside(model).model.embeddings.item_vectors(target_codes, known)
             all_codes = self.accelerator.gather(target_codes)
             own = self.accelerator.process_index * batch + torch.arange(batch, device=codes.device)
             same_item = (target_codes[:, None] == all_codes[None]).all(dim=-1)
@@ -329,7 +335,7 @@ class FairTrainer(Trainer):
 
     def _item_loss(self, model: nn.Module, states: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
         """The item loss of states, summed; its candidates are the catalogue, or the items drawn at this step."""
-        embeddings = self.accelerator.unwrap_model(model).model.embeddings
+        embeddings = self._inside(model).model.embeddings
         catalogue = self._catalogue()
         codes, known = catalogue.item_codes, catalogue.known_ids
         assert known is not None
@@ -342,7 +348,7 @@ class FairTrainer(Trainer):
             of_next = vectors[next_ids]
         else:
             of_next = embeddings.item_vectors(codes[next_ids], known[next_ids])
-        queries = self.accelerator.unwrap_model(model).heads.queries(states)
+        queries = self._inside(model).heads.queries(states)
         return ItemSoftmax.apply(queries, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
 
     def _catalogue(self) -> ItemIndex:
@@ -389,7 +395,7 @@ class FairTrainer(Trainer):
         last = {name.removeprefix("eval_"): value for name, value in validated[-1].items()} if validated else {}
         record = {
             "results": {"validation": last},
-            "config": self.accelerator.unwrap_model(self.model).config.to_dict(),
+            "config": self._inside(self.model).config.to_dict(),
             "arguments": self.args.to_sanitized_dict(),
             "id_quality": {"catalogue": self.processing_class.quality()},
             **self.record,
@@ -420,7 +426,7 @@ class FairTrainer(Trainer):
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), target_codes.flatten().long())
         if prediction_loss_only:
             return loss, None, None
-        terms = self.accelerator.unwrap_model(model).item_terms(
+        terms = self._inside(model).item_terms(
             output.last_hidden_state, known_ids, catalogue.known_ids, catalogue.lengths_by
         )
         chunk = self.args.eval_chunk_items
