@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks.quality import RECORDS
-from benchmarks.records import table, write_between
+from benchmarks.records import MEASURED, README, table, write_between
 from run_training import write_json
 
 BEGIN, END = "<!-- quality: made by benchmarks/quality_report.py -->\n", "<!-- /quality -->\n"
@@ -31,6 +31,10 @@ NAMES = {
     "fair_best_permuted_codes": "FAIR best, items' codes permuted",
 }
 FUSED = " + prior"
+# What the README shows.
+SHORT_BEGIN, SHORT_END = "<!-- results: made by benchmarks/quality_report.py -->\n", "<!-- /results -->\n"
+SHORT_METRICS = ("recall@10", "ndcg@10")
+SHORT = ("popularity", "counting", "sasrec", "tiger", "rpg", "fair_paper", "prior", "fair_best")
 
 
 def read_records() -> list[dict[str, Any]]:
@@ -79,7 +83,7 @@ def name_of(model: str) -> str:
 
 
 def tables(records: list[dict[str, Any]]) -> str:
-    """The README's table of each data set."""
+    """The table of each data set."""
     runs = runs_by_model(records)
     order = [variant for model in NAMES for variant in (model, model + FUSED, f"{model} - prior")]
     metrics = [metric + suffix for suffix in PROTOCOLS.values() for metric in ("recall@5", "recall@10", "ndcg@10")]
@@ -93,6 +97,24 @@ def tables(records: list[dict[str, Any]]) -> str:
                 rows.append([name_of(model), *(f"{mean:.4f}" for mean in means), len(tests)])
         text += f"{of_set.capitalize()}:\n\n{table(header, rows)}\n\n"
     return text + by_popularity(records) + costs(records)
+
+
+def short_table(records: list[dict[str, Any]]) -> str:
+    """The README's: a row a model, Recall@10 / NDCG@10, means over seeds."""
+    runs = runs_by_model(records)
+    sets = sorted({of_set for of_set, _ in runs})
+    rows = []
+    for model in SHORT:
+        cells = []
+        for of_set in sets:
+            for suffix in PROTOCOLS.values():
+                tests = runs.get((of_set, model), [])
+                pair = [statistics.mean(test[name + suffix] for test in tests) for name in SHORT_METRICS if tests]
+                cells.append(" / ".join(f"{mean:.4f}" for mean in pair) or "not run")
+        if any(cell != "not run" for cell in cells):
+            rows.append([NAMES[model], *cells])
+    header = ["test", *(f"{of_set.capitalize()}, {protocol}" for of_set in sets for protocol in PROTOCOLS)]
+    return f"{table(header, rows)}\n"
 
 
 def by_popularity(records: list[dict[str, Any]]) -> str:
@@ -130,7 +152,8 @@ def costs(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     records = read_records()
     write_json(RECORDS.with_suffix(".json"), summary(runs_by_model(records)))
-    write_between(BEGIN, tables(records), END)
+    write_between(MEASURED, BEGIN, tables(records), END)
+    write_between(README, SHORT_BEGIN, short_table(records), SHORT_END)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from run_training import provenance, write_json
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
+MEASURED = README.parent / "docs" / "measured.md"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_between(begin: str, text: str, end: str) -> None:
-    """Replace what stands between two lines of the README."""
-    before, rest = README.read_text(encoding="utf-8").split(begin)
-    README.write_text(f"{before}{begin}{text}{end}{rest.split(end)[1]}", encoding="utf-8")
+def write_between(path: Path, begin: str, text: str, end: str) -> None:
+    """Replace what stands between two lines of a file."""
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    path.write_text(f"{before}{begin}{text}{end}{rest.split(end)[1]}", encoding="utf-8")

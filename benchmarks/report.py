@@ -1,4 +1,4 @@
-"""Write the README's table of measured speeds from the records in benchmarks/results.
+"""Write docs/measured.md's table of measured speeds from the records in benchmarks/results.
 
 python -m benchmarks.report
 """
@@ -6,7 +6,7 @@ python -m benchmarks.report
 import json
 from typing import Any
 
-from benchmarks.records import RESULTS, table, write_between
+from benchmarks.records import MEASURED, RESULTS, table, write_between
 
 BEGIN, END = "<!-- speeds: made by benchmarks/report.py -->\n", "<!-- /speeds -->\n"
 # Figure, what it says, what it is held against, format. The JSON files have more.
@@ -44,7 +44,7 @@ def read_records() -> dict[str, dict[str, Any]]:
 
 
 def speeds(records: dict[str, dict[str, Any]]) -> str:
-    """The README's table, with the machines it was measured on."""
+    """The table, with the machines it was measured on."""
     values = {name: entry["value"] for name, entry in records.items()}
     rows = [
         (what, against.format(**values), form.format(values[name]), f"`{name}`")
@@ -61,7 +61,7 @@ def speeds(records: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    write_between(BEGIN, speeds(read_records()), END)
+    write_between(MEASURED, BEGIN, speeds(read_records()), END)
 
 
 if __name__ == "__main__":

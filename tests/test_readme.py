@@ -1,5 +1,5 @@
-"""Every snippet of the README runs as shown: Python blocks in order, in one process, after the demo and its export;
-shell blocks with settings that keep them short. `make` targets are run by CI."""
+"""Every snippet of the README and docs/ runs as shown: Python blocks in order, in one process, after the demo and its
+export; shell blocks with settings that keep them short. `make` targets are run by CI."""
 
 import csv
 import gzip
@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/parts.md", "docs/measured.md")}
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join(PAGES.values()), flags=re.M | re.S)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
 (EXPORT,) = [line for line in COMMANDS if "export_onnx" in line]
 TRAINING = [line for line in COMMANDS if line != EXPORT and not line.startswith("make ")]
@@ -89,9 +90,9 @@ def test_make_targets_exist():
 
 
 def test_files_that_are_named_exist():
-    text = (ROOT / "README.md").read_text()
-    folders = "benchmarks|configs|data_fair|examples|metrics|modeling_fair|tests|tokenization_fair"
-    names = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./]*", text))
+    text = "\n".join(PAGES.values())
+    folders = "benchmarks|configs|data_fair|docs|examples|images|metrics|modeling_fair|tests|tokenization_fair"
+    names = set(re.findall(rf"(?<![\w/])(?:\.\./)?((?:{folders})/[\w./]*)", text))
     assert names
     for name in names:
         assert (ROOT / name).exists(), name
