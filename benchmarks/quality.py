@@ -31,6 +31,7 @@ from examples.baselines.evaluation import Scores, evaluate
 from examples.baselines.popularity import Popularity
 from examples.baselines.sasrec import SASRec
 from examples.baselines.tiger import TIGER, dense, residual_codes
+from examples.baselines.training import fit
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import evaluate_ranks
@@ -244,9 +245,9 @@ def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) ->
 
     set_seed(seed)
     model = SASRec(items, **settings)
-    return model.fit(
-        prepared["train"]["item_ids"][:], validate, epochs=SASREC_EPOCHS, bf16=bf16_is_fast(use_cpu=True), seed=seed
-    ), curve
+    rows = prepared["train"]["item_ids"][:]
+    fit(model, rows, validate, epochs=SASREC_EPOCHS, bf16=bf16_is_fast(use_cpu=True), seed=seed)
+    return model, curve
 
 
 def tiger(data: Data, seed: int) -> dict[str, Any]:
@@ -264,8 +265,8 @@ def tiger(data: Data, seed: int) -> dict[str, Any]:
         print(f"TIGER: epoch {len(curve)}, validation {SELECT} {curve[-1]:.4f}", flush=True)
         return curve[-1]
 
-    bf16 = bf16_is_fast(use_cpu=True)
-    model.fit(prepared["train"]["item_ids"][:], validate, epochs=TIGER_EPOCHS, bf16=bf16, seed=seed)
+    rows, bf16 = prepared["train"]["item_ids"][:], bf16_is_fast(use_cpu=True)
+    fit(model, rows, validate, epochs=TIGER_EPOCHS, learning_rate=2e-3, bf16=bf16, seed=seed)
     found: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def scores(histories: Sequence[Sequence[int]]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import evaluate
 
-from .ranked_lists import PREDICTIONS, RankedListsMetric, check_each_once, check_whole_number, features_of
+from .ranked_lists import PREDICTIONS, RankedListsMetric, check_each_once, check_whole_number
 
 DESCRIPTION = """
 Coverage@K: the share of the catalogue's items that are among the best K of at least one user.
@@ -33,13 +33,8 @@ CITATION = """
 
 @evaluate.utils.file_utils.add_start_docstrings(DESCRIPTION, INPUTS)
 class CoverageAtK(RankedListsMetric):
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=features_of("predictions"),
-        )
+    texts = DESCRIPTION, CITATION, INPUTS
+    inputs = ("predictions",)
 
     def _compute(self, predictions: list, catalogue_size: int, k: int = 10) -> dict[str, float]:
         check_whole_number("k", k)

@@ -3,7 +3,7 @@
 import evaluate
 import numpy as np
 
-from .ranked_lists import PREDICTIONS, REFERENCES, RankedListsMetric, features_of, hits_of
+from .ranked_lists import PREDICTIONS, REFERENCES, RankedListsMetric, hits_of
 
 DESCRIPTION = """
 MRR, mean reciprocal rank: 1 / r for a user whose first relevant item is at place r (from 1) of the list, 0 where the
@@ -34,13 +34,8 @@ CITATION = """
 
 @evaluate.utils.file_utils.add_start_docstrings(DESCRIPTION, INPUTS)
 class MRR(RankedListsMetric):
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=features_of("predictions", "references"),
-        )
+    texts = DESCRIPTION, CITATION, INPUTS
+    inputs = ("predictions", "references")
 
     def _compute(self, predictions: list, references: list, k: int | None = None) -> dict[str, float]:
         hits = hits_of(predictions, references, k)

@@ -3,7 +3,7 @@
 import evaluate
 import numpy as np
 
-from .ranked_lists import PREDICTIONS, REFERENCES, RankedListsMetric, features_of, hits_of
+from .ranked_lists import PREDICTIONS, REFERENCES, RankedListsMetric, hits_of
 
 DESCRIPTION = """
 NDCG@K, normalised discounted cumulative gain: a relevant item at place r (from 1) among the best K gains
@@ -36,13 +36,8 @@ CITATION = """
 
 @evaluate.utils.file_utils.add_start_docstrings(DESCRIPTION, INPUTS)
 class NDCGAtK(RankedListsMetric):
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=features_of("predictions", "references"),
-        )
+    texts = DESCRIPTION, CITATION, INPUTS
+    inputs = ("predictions", "references")
 
     def _compute(self, predictions: list, references: list, k: int = 10) -> dict[str, float]:
         hits = hits_of(predictions, references, k)

@@ -18,7 +18,23 @@ REFERENCES = """
 
 
 class RankedListsMetric(evaluate.Metric, ABC):
-    """A metric of ranked lists. `evaluate` takes the first class of a file that is not abstract, so this one is."""
+    """A metric of ranked lists, with its `texts` (description, citation, what its inputs are) and the names of its
+    `inputs`. `evaluate` takes the first class of a file that is not abstract, so this one is."""
+
+    texts: tuple[str, str, str]
+    inputs: tuple[str, ...]
+
+    def _info(self) -> evaluate.MetricInfo:
+        description, citation, inputs_description = self.texts
+        return evaluate.MetricInfo(
+            description=description,
+            citation=citation,
+            inputs_description=inputs_description,
+            features=[  # lists of item ids, strings or whole numbers
+                datasets.Features({name: [datasets.Value(kind)] for name in self.inputs})
+                for kind in ("string", "int64")
+            ],
+        )
 
     @abstractmethod
     def _compute(self, **inputs: Any) -> dict[str, float]: ...
@@ -28,11 +44,6 @@ class RankedListsMetric(evaluate.Metric, ABC):
         if predictions is not None and len(predictions) == 0:
             raise ValueError("predictions holds no user: give one list of item ids a user.")
         super().add_batch(predictions=predictions, **inputs)
-
-
-def features_of(*names: str) -> list[datasets.Features]:
-    """Lists of item ids under each name, strings or whole numbers."""
-    return [datasets.Features({name: [datasets.Value(kind)] for name in names}) for kind in ("string", "int64")]
 
 
 def check_whole_number(name: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 import evaluate
 import numpy as np
 
-from .ranked_lists import PREDICTIONS, REFERENCES, RankedListsMetric, features_of, hits_of
+from .ranked_lists import PREDICTIONS, REFERENCES, RankedListsMetric, hits_of
 
 DESCRIPTION = """
 Recall@K: the share of a user's relevant items that are among the best K recommended, mean over users. With one
@@ -33,13 +33,8 @@ CITATION = """
 
 @evaluate.utils.file_utils.add_start_docstrings(DESCRIPTION, INPUTS)
 class RecallAtK(RankedListsMetric):
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=features_of("predictions", "references"),
-        )
+    texts = DESCRIPTION, CITATION, INPUTS
+    inputs = ("predictions", "references")
 
     def _compute(self, predictions: list, references: list, k: int = 10) -> dict[str, float]:
         hits = hits_of(predictions, references, k)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
-
-from .training import fit
 
 
 class SASRec(nn.Module):
@@ -60,44 +58,13 @@ class SASRec(nn.Module):
         recent = [torch.tensor(list(history[-length:]), dtype=torch.long) for history in histories]
         return nn.utils.rnn.pad_sequence(recent, batch_first=True, padding_value=self.items.padding_idx)
 
-    def fit(
-        self,
-        train_sequences: Sequence[Sequence[int]],
-        validate: Callable[[SASRec], float],
-        *,
-        epochs: int = 30,
-        patience: int = 5,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
-        bf16: bool = False,
-        seed: int = 0,
-    ) -> SASRec:
-        """Train on all targets of each sequence; arguments as in `training.fit`.
-
-        Returns:
-            This model, trained.
-        """
-
-        def loss_of(batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
-            rows = self._padded(batch, self.max_length + 1)
-            targets = rows[:, 1:]
-            supervised = targets != self.items.padding_idx
-            logits = self(rows[:, :-1])[supervised] @ self.items.weight[:-1].T
-            return nn.functional.cross_entropy(logits.float(), targets[supervised])
-
-        fit(
-            self,
-            train_sequences,
-            loss_of,
-            validate,
-            epochs=epochs,
-            patience=patience,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            bf16=bf16,
-            seed=seed,
-        )
-        return self
+    def loss_of(self, batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
+        """Cross-entropy of all targets of each sequence of catalogue rows."""
+        rows = self._padded(batch, self.max_length + 1)
+        targets = rows[:, 1:]
+        supervised = targets != self.items.padding_idx
+        logits = self(rows[:, :-1])[supervised] @ self.items.weight[:-1].T
+        return nn.functional.cross_entropy(logits.float(), targets[supervised])
 
     @torch.no_grad()
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import faiss
 import numpy as np
 import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
-
-from .training import fit
 
 CODES = 256  # of a digit
 
@@ -94,43 +92,12 @@ class TIGER(nn.Module):
         tokens = nn.utils.rnn.pad_sequence(recent, batch_first=True)
         return {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
 
-    def fit(
-        self,
-        train_sequences: Sequence[Sequence[int]],
-        validate: Callable[[TIGER], float],
-        *,
-        epochs: int = 30,
-        patience: int = 5,
-        batch_size: int = 128,
-        learning_rate: float = 2e-3,
-        bf16: bool = False,
-        seed: int = 0,
-    ) -> TIGER:
-        """Train on one random target of each sequence an epoch; arguments as in `training.fit`.
-
-        Returns:
-            This model, trained.
-        """
-
-        def loss_of(batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
-            places = [int(random.integers(1, len(sequence))) for sequence in batch]
-            inputs = self._inputs([sequence[:place] for sequence, place in zip(batch, places, strict=True)])
-            targets = self.tokens[[sequence[place] for sequence, place in zip(batch, places, strict=True)]]
-            return self.t5(**inputs, labels=targets).loss
-
-        fit(
-            self,
-            train_sequences,
-            loss_of,
-            validate,
-            epochs=epochs,
-            patience=patience,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            bf16=bf16,
-            seed=seed,
-        )
-        return self
+    def loss_of(self, batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
+        """Cross-entropy of the codes of one random target of each sequence of catalogue rows."""
+        places = [int(random.integers(1, len(sequence))) for sequence in batch]
+        inputs = self._inputs([sequence[:place] for sequence, place in zip(batch, places, strict=True)])
+        targets = self.tokens[[sequence[place] for sequence, place in zip(batch, places, strict=True)]]
+        return self.t5(**inputs, labels=targets).loss
 
     @torch.no_grad()
     def best(self, histories: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

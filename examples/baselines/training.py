@@ -11,15 +11,14 @@ from torch import nn
 
 
 def fit(
-    model: nn.Module,
+    model: Any,
     train_sequences: Sequence[Sequence[int]],
-    loss_of: Callable[[list[Sequence[int]], np.random.Generator], torch.Tensor],
     validate: Callable[[Any], float],
     *,
-    epochs: int,
-    patience: int,
-    batch_size: int,
-    learning_rate: float,
+    epochs: int = 30,
+    patience: int = 5,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
     warmup: float = 0.05,
     bf16: bool = False,
     seed: int = 0,
@@ -27,9 +26,8 @@ def fit(
     """Train a model and leave it with the weights of the epoch that was best in validation.
 
     Args:
-        model: what learns.
+        model: what learns; its `loss_of` gives the loss of a batch of sequences, and may draw random numbers.
         train_sequences: catalogue rows a user, oldest first; those of one item teach nothing.
-        loss_of: a batch of sequences, and random numbers -> loss.
         validate: metric of the model, larger is better; called after every epoch.
         epochs, patience: at most so many epochs, and so many without a better metric.
         batch_size: sequences a step, drawn at random.
@@ -48,7 +46,7 @@ def fit(
         shuffled = random.permutation(len(sequences))
         for start in range(0, len(sequences), batch_size):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = loss_of([sequences[n] for n in shuffled[start : start + batch_size]], random)
+                loss = model.loss_of([sequences[n] for n in shuffled[start : start + batch_size]], random)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from examples.baselines.sasrec import SASRec
+from examples.baselines.training import fit
 
 NUM_ITEMS = 12
 SMALL = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "embedding_dropout": 0.0, "dropout": 0.0}
@@ -32,7 +33,7 @@ def test_it_learns_what_follows():
     torch.manual_seed(0)
     epochs = itertools.count()
     model = SASRec(NUM_ITEMS, **SMALL)
-    model.fit(SEQUENCES, lambda _: next(epochs), epochs=15, batch_size=8, learning_rate=1e-2)
+    fit(model, SEQUENCES, lambda _: next(epochs), epochs=15, batch_size=8, learning_rate=1e-2)
     assert model.scores([[3, 4, 5], [9, 10]]).argmax(axis=1).tolist() == [6, 11]
 
 
@@ -45,6 +46,6 @@ def test_it_keeps_the_best_epoch_and_stops():
         return next(metrics)
 
     model = SASRec(NUM_ITEMS, **SMALL)
-    model.fit(SEQUENCES, validate, epochs=6, patience=3, batch_size=8, learning_rate=1e-2)
+    fit(model, SEQUENCES, validate, epochs=6, patience=3, batch_size=8, learning_rate=1e-2)
     assert len(seen) == 5, "3 epochs without a better one"
     assert all(torch.equal(weight, seen[1][name]) for name, weight in model.state_dict().items())

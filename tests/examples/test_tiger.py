@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from examples.baselines.tiger import TIGER, dense, residual_codes
+from examples.baselines.training import fit
 
 NUM_ITEMS = 12
 SMALL = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "dropout": 0.0, "beams": 5}
@@ -62,5 +63,5 @@ def test_it_learns_what_follows():
     sequences = [[(start + step) % NUM_ITEMS for step in range(6)] for start in range(NUM_ITEMS)] * 4
     epochs = itertools.count()
     model = TIGER(codes_of_items(), **SMALL)
-    model.fit(sequences, lambda _: next(epochs), epochs=40, batch_size=8, learning_rate=3e-3)
+    fit(model, sequences, lambda _: next(epochs), epochs=40, batch_size=8, learning_rate=3e-3)
     assert model.scores([[3, 4, 5], [9, 10]]).argmax(axis=1).tolist() == [6, 11]
