@@ -59,17 +59,30 @@ class SASRec(nn.Module):
         return nn.utils.rnn.pad_sequence(recent, batch_first=True, padding_value=self.items.padding_idx)
 
     def loss_of(self, batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
-        """Cross-entropy of all targets of each sequence of catalogue rows."""
-        rows = self._padded(batch, self.max_length + 1)
-        targets = rows[:, 1:]
-        supervised = targets != self.items.padding_idx
-        logits = self(rows[:, :-1])[supervised] @ self.items.weight[:-1].T
-        return nn.functional.cross_entropy(logits.float(), targets[supervised])
+        """Cross-entropy of all targets of each sequence of catalogue rows, their mean."""
+        losses, supervised = [], 0
+        for part in of_similar_length(batch):
+            rows = self._padded([batch[number] for number in part], self.max_length + 1)
+            targets = rows[:, 1:]
+            there = targets != self.items.padding_idx
+            logits = self(rows[:, :-1])[there] @ self.items.weight[:-1].T
+            losses.append(nn.functional.cross_entropy(logits.float(), targets[there], reduction="sum"))
+            supervised += int(there.sum())
+        return torch.stack(losses).sum() / supervised
 
     @torch.no_grad()
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
         """Score all items for each history that has an item, float32 of shape (users, num_items), larger is better."""
-        rows = self._padded(histories, self.max_length)
-        lengths = torch.tensor([min(len(history), self.max_length) for history in histories])
-        states = self(rows)[torch.arange(len(rows)), lengths - 1]
-        return torch.log_softmax(states.float() @ self.items.weight[:-1].T, dim=1).numpy()
+        scores = np.empty((len(histories), self.items.num_embeddings - 1), np.float32)
+        for part in of_similar_length(histories):
+            rows = self._padded([histories[number] for number in part], self.max_length)
+            lengths = (rows != self.items.padding_idx).sum(dim=1)
+            states = self(rows)[torch.arange(len(rows)), lengths - 1]
+            scores[part] = torch.log_softmax(states.float() @ self.items.weight[:-1].T, dim=1).numpy()
+        return scores
+
+
+def of_similar_length(sequences: Sequence[Sequence[int]], groups: int = 8) -> list[np.ndarray]:
+    """Numbers of the sequences in groups of similar length, which need less padding than all together."""
+    order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
+    return [part for part in np.array_split(order, groups) if len(part)]

@@ -26,6 +26,19 @@ def test_a_state_hangs_on_the_items_before_it_alone():
     assert np.exp(alone).sum() == pytest.approx(1, rel=1e-4)
 
 
+def test_groups_of_similar_length_change_nothing():
+    torch.manual_seed(0)
+    model = SASRec(NUM_ITEMS, **SMALL).eval()
+    random = np.random.default_rng(0)
+    batch = [random.integers(0, NUM_ITEMS, length).tolist() for length in random.integers(2, 9, 21)]
+    rows = model._padded(batch, 51)
+    logits = model(rows[:, :-1]) @ model.items.weight[:-1].T
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), ignore_index=NUM_ITEMS)
+    torch.testing.assert_close(model.loss_of(batch, random), loss)
+    alone = np.concatenate([model.scores([history]) for history in batch])
+    np.testing.assert_allclose(model.scores(batch), alone, rtol=1e-4, atol=1e-5)
+
+
 SEQUENCES = [[(start + step) % NUM_ITEMS for step in range(6)] for start in range(NUM_ITEMS)] * 4
 
 
