@@ -1,4 +1,4 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.10 or newer; each makes what it needs.
+# `make demo` and `make test` work on a fresh machine with Python 3.11 or newer; each makes what it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -435,6 +435,9 @@ def plain_names(metrics: dict[str, float]) -> dict[str, float]:
 def train(job: Job) -> dict[str, Any]:
     """Train, evaluate and save; returns what `results.json` holds."""
     trainer, output = job.trainer, Path(str(job.trainer.args.output_dir))
+    if job.cooccurrence_prior:  # that of a checkpoint to go on from would be part of what is evaluated without one
+        assert isinstance(trainer.model, FairForGenerativeRecommendation)
+        trainer.model.set_prior(None, trainer.model.config.prior_weight)
     trainer.train(resume_from_checkpoint=job.resume)
     prior, without = {}, {}
     if job.cooccurrence_prior:
@@ -455,15 +458,16 @@ def train(job: Job) -> dict[str, Any]:
         **job.record,
         "config": job.model_config().to_dict(),
     }
+    trainer.save_model(str(output), _internal_call=True)  # it is not pushed yet
     if trainer.is_world_process_zero():
-        output.mkdir(parents=True, exist_ok=True)
         trainer.save_state()
         write_json(output / "results.json", results)
         tokenizer: FairTokenizer = trainer.processing_class
         plot_training(output, trainer.state.log_history, tokenizer.item_codes, tokenizer.codebook_size)
     trainer.record = results
     trainer.create_model_card()
-    trainer.save_model(str(output))  # and push to the Hub, with --push_to_hub
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
     if trainer.is_world_process_zero():
         print(metrics_table({f"FAIR, {split}": metrics for split, metrics in results["results"].items()}))
         print(f"Saved model, tokenizer and catalogue to {output}.")

@@ -220,7 +220,9 @@ def sasrec(data: Data, seed: int) -> dict[str, Any]:
         if not kept.exists():
             model, curve = _sasrec(settings, prepared, items, seed)
             about = json.dumps({"settings": settings, "curve": curve})
-            save_file(model.state_dict(), kept, metadata={"about": about})
+            part = kept.with_suffix(".tmp")
+            save_file(model.state_dict(), part, metadata={"about": about})
+            part.replace(kept)
         with safe_open(kept, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
         if about["settings"] != settings:

@@ -201,8 +201,8 @@ def load(folder: str) -> RecommendationPipeline:
     Raises:
         ValueError: for a folder that is no checkpoint.
     """
-    for name in ("config.json", "model.safetensors", "item_codes.safetensors"):
-        if not (Path(folder) / name).is_file():
+    for name in ("config.json", "model*.safetensors", "item_codes.safetensors"):
+        if not any(Path(folder).glob(name)):
             raise ValueError(f"{folder} has no {name}: give the folder of a checkpoint, which run_training.py writes.")
     return pipeline("recommendation", model=folder)
 
@@ -257,4 +257,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"export_onnx.py: {error}")

@@ -92,7 +92,8 @@ class ItemIndex:
         return self.item_codes.nbytes + (0 if self.partition is None else self.partition.nbytes)
 
     def lengths_by(self, embeddings: Any) -> torch.Tensor:
-        """Lengths of the items' vectors by a model's embeddings, (catalogue,); kept until weights or items change."""
+        """Lengths of the items' vectors by a model's embeddings, (catalogue,). They are kept until items change, or
+        weights as far as torch knows, from whom fused optimizers hide it: make a new index after training."""
         self._check_codes(embeddings.codebook_size)
         weights = tuple(
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in embeddings.parameters()

@@ -5,10 +5,11 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from transformers import Pipeline
 from transformers.utils import cached_file
 
@@ -106,14 +107,22 @@ class RecommendationPipeline(Pipeline):
         return ItemIndex(self.tokenizer.item_codes, device=self.device)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save model, tokenizer and code, and what else its folder has: the model card, and the index's partition."""
+        """Save model, tokenizer and code, and what else there is: the model card of its folder, and the partition of
+        its index."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(save_directory)
-        if self.index.partition is not None:
+        others: tuple[str, ...] = CARD
+        partition = Path(save_directory) / INDEX_FILE
+        if self._index is None:
+            others = (*CARD, INDEX_FILE)
+        elif self.index.partition is not None:
             self.index.save_pretrained(save_directory)
-        for name in CARD:
-            if path := self._own_file(name):
-                shutil.copyfile(path, os.path.join(save_directory, name))
+        else:
+            partition.unlink(missing_ok=True)  # one of another catalogue
+        for name in others:
+            path, copy = self._own_file(name), Path(save_directory) / name
+            if path and not (copy.exists() and copy.samefile(path)):
+                shutil.copyfile(path, copy)
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -128,15 +137,26 @@ class RecommendationPipeline(Pipeline):
 
         Args:
             repo_id: name of the repository on the Hub, made where it does not exist.
-            private, token, revision, commit_message: as for other models of transformers.
+            private: whether it is made a private one.
+            token: that of the machine's login by default.
+            revision: the branch to commit to, made where it does not exist; `main` by default.
+            commit_message: of the commit.
 
         Returns:
             The URL of the commit.
         """
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
+            readme = Path(folder) / "README.md"
+            if readme.exists():  # it names the folder that it was written for
+                card = ModelCard.load(readme)
+                card.text = card.text.replace(f'model="{card.data.model_name}"', f'model="{repo_id}"')
+                card.data.model_name = repo_id
+                card.save(readme)
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
             )
@@ -145,7 +165,10 @@ class RecommendationPipeline(Pipeline):
     def _own_file(self, name: str) -> str | None:
         """A file of the folder or repository that the model came from, where it has it."""
         source = self.model.name_or_path
-        path = source and cached_file(
+        if not source or os.path.isdir(source) or os.path.isabs(source):
+            local = os.path.join(source, name)
+            return local if source and os.path.isfile(local) else None
+        path = cached_file(
             source,
             name,
             revision=getattr(self.model.config, "_commit_hash", None),

@@ -352,7 +352,7 @@ class FairTrainer(Trainer):
         return ItemSoftmax.apply(queries, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
 
     def _catalogue(self) -> ItemIndex:
-        """The tokenizer's items on this device; it keeps their lengths as long as weights stay the same."""
+        """The tokenizer's items on this device; it keeps their lengths throughout an evaluation."""
         codes = self.processing_class.item_codes
         if self._indexed is None or self._indexed[0] is not codes:
             known_ids = self.processing_class.known_ids
@@ -386,12 +386,17 @@ class FairTrainer(Trainer):
         (folder / "training_args.bin").unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
 
-    def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
+    def create_model_card(self, model_name: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
         """Write the model card, README.md, of what `self.record` and this trainer know; `push_to_hub` calls it."""
         if not self.is_world_process_zero():
             return
         assert self.model is not None
+        if hasattr(self.model, "get_base_model"):  # an adapter alone is no checkpoint
+            super().create_model_card(model_name=model_name, **kwargs)
+            return
         validated = [log for log in self.state.log_history if "eval_ndcg@10" in log]
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            validated = [log for log in validated if log["step"] == self.state.best_global_step][:1] or validated
         last = {name.removeprefix("eval_"): value for name, value in validated[-1].items()} if validated else {}
         record = {
             "results": {"validation": last},
@@ -401,9 +406,14 @@ class FairTrainer(Trainer):
             **self.record,
         }
         folder = Path(str(self.args.output_dir))
-        model_card(record, self.args.hub_model_id or model_name or folder.name).save(folder / "README.md")
+        name = self.hub_model_id or model_name or folder.absolute().name
+        model_card(record, name).save(folder / "README.md")
 
     # ---- Evaluation ----------------------------------------------------------------------------------------------
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._indexed = None  # it keeps lengths of items, and fused optimizers do not mark weights as changed
+        return super().evaluation_loop(*args, **kwargs)
 
     @torch.no_grad()
     def prediction_step(  # type: ignore[override]  # logits are a tuple, as Trainer's own are

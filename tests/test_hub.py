@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from modeling_fair.model_card_fair import model_card
 from tests.hub import running_hub
 from tests.test_run_training import arguments
 
@@ -84,7 +85,9 @@ def test_a_pipeline_is_pushed_in_one_call(hub, tmp_path, make_model, fitted):
     checkpoint = tmp_path / "checkpoint"
     make_model(codebook_fingerprint=fitted.codebook_fingerprint).save_pretrained(checkpoint)
     fitted.save_pretrained(checkpoint)
-    (checkpoint / "README.md").write_text("---\nlibrary_name: transformers\n---\nThe shop's own words.\n")
+    model_card({}, "monday").save(checkpoint / "README.md")
+    with open(checkpoint / "README.md", "a") as card:
+        card.write("The shop's own words.\n")
     code = f"""
 import json, modeling_fair, torch
 from transformers import pipeline
@@ -101,7 +104,8 @@ recommender.index.save_pretrained({str(checkpoint)!r})
     assert re.match(rf"{hub.url}/shop/fair/commit/", pushed.stdout)
     assert len(hub.commits) == 1
     files = hub.repositories["shop/fair"]
-    assert b"The shop's own words." in files["README.md"]
+    card = files["README.md"].decode()
+    assert "The shop's own words." in card and 'model="shop/fair"' in card and 'model="monday"' not in card
     assert {"model.safetensors", "item_codes.safetensors", "item_index.safetensors", "pipeline_fair.py"} <= set(files)
     remote = python(LOAD, hub, tmp_path, cwd=tmp_path)
     assert remote.returncode == 0, remote.stderr[-3000:]

@@ -152,6 +152,19 @@ def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     assert answer[0]["title"] == "tent model brand-new"
 
 
+def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, tmp_path):
+    """A model that learns nothing more has the same metrics without a prior, and its own again with one."""
+    prior = ["--cooccurrence_prior", "true", "--prior_weight", "2"]
+    first = main(arguments(shop, "--max_steps", "2", *prior))["results"]
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"], *prior[:2])
+    second = main([*again, "--max_steps", "2", "--learning_rate", "0"])["results"]
+    for split in ("validation", "test"):
+        assert second[split]["ndcg@10"] == pytest.approx(first[split]["ndcg@10"])
+        without = second[f"{split}_without_prior"]["ndcg@10"]
+        assert without == pytest.approx(first[f"{split}_without_prior"]["ndcg@10"])
+    assert first["test"]["ndcg@10"] != first["test_without_prior"]["ndcg@10"]
+
+
 @pytest.mark.parametrize(
     "launcher, processes",
     [

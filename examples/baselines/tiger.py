@@ -63,7 +63,7 @@ class TIGER(nn.Module):
     ) -> None:
         super().__init__()
         items, digits = item_codes.shape
-        self.max_length, self.digits, self.beams = max_length, digits, beams
+        self.max_length, self.digits, self.beams = max_length, digits, min(beams, items)
         # Token 0 pads and starts; each digit has tokens of its own behind it.
         self.tokens = 1 + torch.from_numpy(item_codes.astype(np.int64)) + CODES * torch.arange(digits)
         self.rows = {tuple(tokens): row for row, tokens in enumerate(self.tokens.tolist())}

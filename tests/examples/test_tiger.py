@@ -48,6 +48,12 @@ def test_beam_search_finds_valid_items_by_their_probability():
         assert (np.diff(scores[user]) <= 0).all()
 
 
+def test_more_beams_than_items_find_each_once():
+    torch.manual_seed(0)
+    rows, _ = TIGER(codes_of_items(), **{**SMALL, "beams": 50}).eval().best([[0, 1]])
+    assert sorted(rows[0]) == list(range(NUM_ITEMS))
+
+
 def test_items_that_are_not_found_come_last():
     model = TIGER(codes_of_items(), **SMALL).eval()
     rows, found = model.best([[4, 5]])

@@ -255,3 +255,21 @@ def test_a_tokenizer_that_keeps_more_than_the_model_reads_is_refused(recommender
     tokenizer.model_max_length = 50
     with pytest.raises(ValueError, match="model_max_length"):
         RecommendationPipeline(model=recommender.model, tokenizer=tokenizer)
+
+
+def test_a_pipeline_is_saved_anywhere(recommender, folder, tmp_path):
+    """In the folder that it came from too, and from one that is gone; a partition of other items is not left."""
+    request = {"history": ["p1", "p2"]}
+    wanted = recommender(request, top_k=3)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "README.md").write_text("words")
+    (copy / "item_index.safetensors").write_bytes(b"of other items")
+    with pytest.warns(UserWarning, match="searched exactly"):
+        again = pipeline("recommendation", model=str(copy))
+        assert again(request, top_k=3) == wanted
+    again.save_pretrained(copy)
+    assert (copy / "README.md").read_text() == "words" and not (copy / "item_index.safetensors").exists()
+    shutil.rmtree(copy)
+    again.save_pretrained(tmp_path / "last")
+    assert pipeline("recommendation", model=str(tmp_path / "last"))(request, top_k=3) == wanted

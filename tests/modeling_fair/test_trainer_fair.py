@@ -203,8 +203,12 @@ def test_evaluation_is_full_ranking_by_item(make_trainer, prepared, fitted):
     assert metrics["eval_recall@10_seen_removed"] > metrics["eval_recall@10"] - 1e-9
 
 
-def test_best_model_is_kept_and_patience_stops(make_trainer, tmp_path):
+@pytest.mark.parametrize("fields", [{}, ITEMS])
+def test_best_model_is_kept_and_patience_stops(make_trainer, tmp_path, fields):
+    """Each epoch is evaluated with the weights of that epoch, the lengths of items that hang on them included."""
     trainer = make_trainer(
+        model_fields=fields,
+        item_weight=float(bool(fields)),
         max_steps=-1,
         num_train_epochs=30,
         eval_strategy="epoch",
@@ -218,6 +222,8 @@ def test_best_model_is_kept_and_patience_stops(make_trainer, tmp_path):
     assert len(history) < 30
     assert trainer.state.best_metric == max(history)
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(history), abs=1e-6)
+    trainer.create_model_card()
+    assert f"{max(history):.4f}" in (tmp_path / "run/README.md").read_text(), "the card is that of the best epoch"
 
 
 def test_a_checkpoint_is_whole(make_trainer, tmp_path):
