@@ -4,9 +4,11 @@ retraining and change no weight's shape."""
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -115,6 +117,10 @@ class FairDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
 
 
+class BrokenCheckpointError(SafetensorError):
+    """A checkpoint without whole weights. No `OSError` or `ValueError`, which `pipeline` buries in a traceback."""
+
+
 class FairPreTrainedModel(PreTrainedModel):
     config: FairConfig
     config_class = FairConfig
@@ -133,6 +139,28 @@ class FairPreTrainedModel(PreTrainedModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Raises ValueError: codes belong to the tokenizer's fit, and new items use those there are."""
         raise ValueError("A model's codes are those of its tokenizer's fit: new items need no new codes.")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of all models of transformers.
+
+        Raises:
+            BrokenCheckpointError: for a folder that lacks weights or holds half a file of them.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise BrokenCheckpointError(
+                f"The weights of {pretrained_model_name_or_path} are no whole safetensors file ({error}): fetch the "
+                "folder again."
+            ) from error
+        except OSError as error:
+            folder = Path(str(pretrained_model_name_or_path))
+            if not folder.is_dir() or any(folder.glob("model*.safetensors")):
+                raise
+            raise BrokenCheckpointError(
+                f"{folder} has no model.safetensors: fetch the whole folder again, or train into it first."
+            ) from error
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

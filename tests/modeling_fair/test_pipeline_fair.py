@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import pipeline
 
 from modeling_fair import (
@@ -273,3 +274,25 @@ def test_a_pipeline_is_saved_anywhere(recommender, folder, tmp_path):
     shutil.rmtree(copy)
     again.save_pretrained(tmp_path / "last")
     assert pipeline("recommendation", model=str(tmp_path / "last"))(request, top_k=3) == wanted
+
+
+@pytest.mark.parametrize(
+    "name, change, error, words",
+    [
+        ("model.safetensors", None, SafetensorError, "copy has no model.safetensors: fetch the whole folder"),
+        ("model.safetensors", b"half", SafetensorError, "copy are no whole safetensors file"),
+        ("item_codes.safetensors", None, ValueError, "lacks item_codes.safetensors: fetch the whole folder"),
+        ("item_codes.safetensors", b"half", ValueError, "item_codes.safetensors is not a whole safetensors file"),
+        ("config.json", None, ValueError, "Unrecognized model in .*copy"),
+        ("config.json", b'{"model_type": "fair", "newer": 1}', ValueError, "no field 'newer'.*newer version"),
+    ],
+)
+def test_a_folder_that_is_no_whole_checkpoint_is_named_in_one_sentence(folder, tmp_path, name, change, error, words):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / name).unlink()
+    if change is not None:
+        (copy / name).write_bytes(change)
+    with pytest.raises(error, match=words) as raised:
+        pipeline("recommendation", model=str(copy))
+    assert "\n" not in str(raised.value).strip()
