@@ -24,8 +24,9 @@ demo: $(BIN)/installed-demo
 space: $(BIN)/installed-space
 	$(BIN)/python examples/space/app.py
 
+# A process a core, of one thread each: on the same cores, threads of several wait for each other.
 test: $(BIN)/installed-test lint types common browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(BIN)/installed-test
 	$(BIN)/ruff check .

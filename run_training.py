@@ -42,7 +42,7 @@ from data_fair import (
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
 from modeling_fair.metrics_fair import metrics_table
-from modeling_fair.plots_fair import plot_training
+from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
 from tokenization_fair.codebooks_fair import check_finite, check_shape
 from tokenization_fair.preprocessing_fair import prepare_datasets
@@ -342,6 +342,7 @@ def prepare(arguments: list[str]) -> Job:
         ValueError, OSError, ImportError: one sentence on what is wrong with the arguments or the files.
     """
     data, settings, model_fields, args = parse_arguments(arguments)
+    import_matplotlib()  # wanted in the end, missed now
     output = Path(str(args.output_dir))
     resume: bool | str | None = args.resume_from_checkpoint
     resume = {"true": True, "1": True, "false": None, "0": None}.get(str(resume).lower(), resume)

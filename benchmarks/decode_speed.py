@@ -18,9 +18,10 @@ from torch import nn
 from transformers import set_seed
 
 from benchmarks.catalogues import read_histories
-from benchmarks.records import forget_peak, memory, record, seconds, table
+from benchmarks.records import forget_peak, memory, record, seconds
 from benchmarks.train_speed import HISTORY, RPG, PaddedRPG
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, ItemIndex
+from modeling_fair.markdown_fair import markdown_table
 
 USERS, TOP_K = 32, 10
 # RPG's search visits 6,712 of Beauty's 12,101 items; these settings visit about as many.
@@ -162,7 +163,7 @@ def main() -> None:
     figure(f"exact_{size}_search_memory", max(0, used) / 2**20, "MiB beyond the codes, for 32 users")
     figure(f"exact_{size}_bytes_per_item", index.nbytes / len(index), "bytes")
     figure(f"exact_{size}_one_user_ms", 1e3 * times["one"], "ms, a single user, median of 21")
-    print(table(["figure", "value", "unit"], ((row["figure"], row["value"], row["unit"]) for row in figures)))
+    print(markdown_table(["figure", "value", "unit"], ((row["figure"], row["value"], row["unit"]) for row in figures)))
     settings = {"users": USERS, "items": options.items, "edges": EDGES, "beams": BEAMS, "steps": STEPS}
     print(f"Written to {record('decode_speed', figures, settings, device)}.")
 

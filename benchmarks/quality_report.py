@@ -9,7 +9,8 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks.quality import RECORDS
-from benchmarks.records import MEASURED, README, table, write_between
+from benchmarks.records import MEASURED, README, write_between
+from modeling_fair.markdown_fair import markdown_table
 from run_training import write_json
 
 BEGIN, END = "<!-- quality: made by benchmarks/quality_report.py -->\n", "<!-- /quality -->\n"
@@ -95,7 +96,7 @@ def tables(records: list[dict[str, Any]]) -> str:
             if tests := runs.get((of_set, model)):
                 means = [statistics.mean(test[metric] for test in tests) for metric in metrics]
                 rows.append([name_of(model), *(f"{mean:.4f}" for mean in means), len(tests)])
-        text += f"{of_set.capitalize()}:\n\n{table(header, rows)}\n\n"
+        text += f"{of_set.capitalize()}:\n\n{markdown_table(header, rows)}\n\n"
     return text + by_popularity(records) + costs(records)
 
 
@@ -114,7 +115,7 @@ def short_table(records: list[dict[str, Any]]) -> str:
         if any(cell != "not run" for cell in cells):
             rows.append([NAMES[model], *cells])
     header = ["test", *(f"{of_set.capitalize()}, {protocol}" for of_set in sets for protocol in PROTOCOLS)]
-    return f"{table(header, rows)}\n"
+    return f"{markdown_table(header, rows)}\n"
 
 
 def by_popularity(records: list[dict[str, Any]]) -> str:
@@ -129,7 +130,7 @@ def by_popularity(records: list[dict[str, Any]]) -> str:
         rows.append([f"{record['dataset']}, seed {record['seed']}: {NAMES[record['model']]}", *found])
     header = ["R@10, seen removed", "met < 10 times", *(f"tenth {number}" for number in range(1, 11))]
     return f"By how often the target was met in training, from the rarest tenth of the users' targets to the most \
-frequent:\n\n{table(header, rows)}\n\n"
+frequent:\n\n{markdown_table(header, rows)}\n\n"
 
 
 def costs(records: list[dict[str, Any]]) -> str:

@@ -115,13 +115,6 @@ def in_own_process(*arguments: str) -> Any:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
 def write_between(path: Path, begin: str, text: str, end: str) -> None:
     """Replace what stands between two lines of a file."""
     before, rest = path.read_text(encoding="utf-8").split(begin)

@@ -6,7 +6,8 @@ python -m benchmarks.report
 import json
 from typing import Any
 
-from benchmarks.records import MEASURED, RESULTS, table, write_between
+from benchmarks.records import MEASURED, RESULTS, write_between
+from modeling_fair.markdown_fair import markdown_table
 
 BEGIN, END = "<!-- speeds: made by benchmarks/report.py -->\n", "<!-- /speeds -->\n"
 # Figure, what it says, what it is held against, format. The JSON files have more.
@@ -57,7 +58,7 @@ def speeds(records: dict[str, dict[str, Any]]) -> str:
         machine, commit = entry["machine"], (entry["commit"] or "")[:7]
         files[entry["file"]] = f"`{entry['command']}` ({machine['threads']} thread(s), {machine['device']}, {commit})"
     commands = "\n".join(f"* {line}" for line in files.values())
-    return f"{table(['measured', 'against', 'figure', 'name in benchmarks/results'], rows)}\n\n{commands}\n"
+    return f"{markdown_table(['measured', 'against', 'figure', 'name in benchmarks/results'], rows)}\n\n{commands}\n"
 
 
 def main() -> None:

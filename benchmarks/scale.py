@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from benchmarks.catalogues import load_checkpoint, noisy_codes, read_histories, sample_queries
-from benchmarks.records import RESULTS, forget_peak, memory, record, seconds, table
+from benchmarks.records import RESULTS, forget_peak, memory, record, seconds
 from modeling_fair import ItemIndex, fit_partition
+from modeling_fair.markdown_fair import markdown_table
 
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 TRAIN_QUERIES, CHOSEN_SHARE = 4_000, 0.05
@@ -132,7 +133,8 @@ def main() -> None:
                 f"{point['p95_ms']:.2f}",
             )
             rows.append((label, *cells))
-        print(table(["catalogue", "visited", "share of the exact top 10", "p50 ms", "p95 ms"], rows[-len(SHARES) :]))
+        header = ["catalogue", "visited", "share of the exact top 10", "p50 ms", "p95 ms"]
+        print(markdown_table(header, rows[-len(SHARES) :]))
         print({key: round(value, 2) for key, value in costs.items()}, flush=True)
     figures.append({"figure": "one_user_forward_ms", "value": round(1e3 * forward, 3), "unit": "ms, 1 history"})
     settings = {"queries": options.queries, "train_queries": TRAIN_QUERIES, "noise": options.noise}

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from benchmarks.records import in_own_process, record, table
+from benchmarks.records import in_own_process, record
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
+from modeling_fair.markdown_fair import markdown_table
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
 
@@ -176,7 +177,7 @@ def main() -> None:
     figure("train_memory_of_more_users", more, f"MiB of {options.users[1]:,} users over {options.users[0]:,}")
     figure("prepare_seconds", many["prepare_seconds"], "s", users=options.users[1])
     figure("prepare_peak_memory", many["prepare_peak_mib"], "MiB beyond the start", users=options.users[1])
-    print(table(["figure", "value", "unit"], ((row["figure"], row["value"], row["unit"]) for row in figures)))
+    print(markdown_table(["figure", "value", "unit"], ((row["figure"], row["value"], row["unit"]) for row in figures)))
     settings = {"millions": options.millions, "users": options.users, "steps": STEPS}
     print(f"Written to {record('streaming', figures, settings, torch.device('cpu'))}.")
 

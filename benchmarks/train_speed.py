@@ -22,10 +22,11 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model, set_seed
 
-from benchmarks.records import in_own_process, matmul_rate, memory, record, seconds, table
+from benchmarks.records import in_own_process, matmul_rate, memory, record, seconds
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.collator_fair import FairDataCollator
 from modeling_fair.losses_fair import mutual_information_loss, noise_robustness_loss
+from modeling_fair.markdown_fair import markdown_table
 from modeling_fair.noise_fair import add_noise
 from modeling_fair.packing_fair import Packing
 from tokenization_fair.preprocessing_fair import windows
@@ -306,7 +307,7 @@ def main() -> None:
         "ours / naive",
         relative_difference_of_losses=round(difference, 6),
     )
-    print(table(["figure", "value", "unit"], ((row["figure"], row["value"], row["unit"]) for row in figures)))
+    print(markdown_table(["figure", "value", "unit"], ((row["figure"], row["value"], row["unit"]) for row in figures)))
     settings = {"batch": options.batch, "steps": options.steps, "naive_steps": options.naive_steps}
     print(f"Written to {record('train_speed', figures, settings, device)}.")
 

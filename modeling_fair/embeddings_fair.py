@@ -27,6 +27,11 @@ class FairEmbeddings(nn.Module):
         if config.item_residuals:  # the last row, always 0, is that of all unknown items
             known = config.num_known_items
             self.residuals = nn.Embedding(known + 1, config.hidden_size, padding_idx=known)
+        self.trained_times = 0  # for those who keep what they computed of these weights
+
+    def train(self, mode: bool = True) -> "FairEmbeddings":
+        self.trained_times += mode
+        return super().train(mode)
 
     def item_vectors(self, codes: torch.Tensor, known_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Codes (..., num_codebooks), each from 0 to `codebook_size` (the mask code), and numbers among the known

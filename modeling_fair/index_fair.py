@@ -92,14 +92,18 @@ class ItemIndex:
         return self.item_codes.nbytes + (0 if self.partition is None else self.partition.nbytes)
 
     def lengths_by(self, embeddings: Any) -> torch.Tensor:
-        """Lengths of the items' vectors by a model's embeddings, (catalogue,). They are kept until items change, or
-        weights as far as torch knows, from whom fused optimizers hide it: make a new index after training."""
+        """Lengths of the items' vectors by a model's embeddings, (catalogue,). Those of a model in evaluation mode are
+        kept until items change, the model's weights, or its mode: fused optimizers change weights behind torch's back.
+        """
         self._check_codes(embeddings.codebook_size)
+        if embeddings.training:
+            return embeddings.lengths(self.item_codes, self.known_ids)
         weights = tuple(
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in embeddings.parameters()
         )
-        if self._lengths is None or self._lengths[0] != weights:
-            self._lengths = (weights, embeddings.lengths(self.item_codes, self.known_ids))
+        of_model = (embeddings.trained_times, weights)
+        if self._lengths is None or self._lengths[0] != of_model:
+            self._lengths = (of_model, embeddings.lengths(self.item_codes, self.known_ids))
         return self._lengths[1]
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .decoding_fair import best_of, in_chunk
+from .markdown_fair import markdown_table
 
 CUTOFFS = (5, 10, 20)
 SEEN_REMOVED = "_seen_removed"
@@ -121,12 +122,11 @@ def metrics_table(results: dict[str, dict[str, float]]) -> str:
         results: model name -> metrics with plain names, such as `recall@10` and `recall@10_seen_removed`.
     """
     columns = [f"{metric}@{k}" for k in CUTOFFS for metric in ("recall", "ndcg")] + ["mrr", "coverage@10"]
-    lines = []
+    tables = []
     for name, title in (("", "seen kept"), (SEEN_REMOVED, "seen removed")):
-        lines.append(f"| {title} | " + " | ".join(columns) + " |")
-        lines.append("|---|" + "---|" * len(columns))
-        for model, metrics in results.items():
-            cells = [f"{metrics[column + name]:.4f}" if column + name in metrics else "" for column in columns]
-            lines.append(f"| {model} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines).rstrip()
+        rows = [
+            [model, *(f"{metrics[column + name]:.4f}" if column + name in metrics else "" for column in columns)]
+            for model, metrics in results.items()
+        ]
+        tables.append(markdown_table([title, *columns], rows))
+    return "\n\n".join(tables)

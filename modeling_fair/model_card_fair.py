@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .markdown_fair import markdown_table
 from .metrics_fair import SEEN_REMOVED
 
 PROTOCOLS = {"": "seen items kept", SEEN_REMOVED: "seen items removed"}
@@ -121,7 +122,7 @@ def _evaluation(results: dict[str, dict[str, float]], source: str, arguments: di
 Data: {source}. {split}. All items of the catalogue are ranked, by item and not by code, equal scores in the order of
 the catalogue; items of the history are among the candidates ("kept") or not ("removed").
 
-{_table(["split", "history", *METRICS], rows)}
+{markdown_table(["split", "history", *METRICS], rows)}
 """
 
 
@@ -133,7 +134,7 @@ def _training(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items() if number)
     text = "## Training\n\n"
     text += f"{counts[0].upper() + counts[1:]}.\n\n" if counts else ""
-    text += _table(["setting", "value"], rows) + "\n"
+    text += markdown_table(["setting", "value"], rows) + "\n"
     return text + (f"\nMade with {versions}.\n" if versions else "")
 
 
@@ -149,7 +150,7 @@ def _codes(record: dict[str, Any]) -> str:
 
 How well the codes tell the items of the catalogue apart, and how evenly the codebooks are used:
 
-{_table(["quality", "value"], rows)}
+{markdown_table(["quality", "value"], rows)}
 """
 
 
@@ -172,8 +173,3 @@ The model repeats what its training interactions show, popularity and gaps inclu
 what a recommendation changes. It reads the last {config.get("max_position_embeddings", 50)} items of a history, and
 neither times nor context. {known}
 """
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])

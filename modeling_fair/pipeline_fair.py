@@ -271,6 +271,7 @@ class RecommendationPipeline(Pipeline):
     def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
         """One (rows, scores) a request."""
         encoded, requests = input_tensors["encoded"], input_tensors["requests"]
+        any_empty = not encoded["attention_mask"].any(dim=1).all()
         output = self.model.recommend(
             encoded["input_ids"].to(self.device),
             encoded["attention_mask"].to(self.device),
@@ -283,7 +284,7 @@ class RecommendationPipeline(Pipeline):
             top_k=max(request["top_k"] for request in requests),
             exclude=of_all(requests, "exclude"),
             allow=of_all(requests, "allow"),
-            empty_history_scores=self.popularity,
+            empty_history_scores=self.popularity if any_empty else None,
         )
         rows, scores = output.item_ids.cpu(), output.scores.cpu()
         return [(rows[i, : request["top_k"]], scores[i, : request["top_k"]]) for i, request in enumerate(requests)]

@@ -10,6 +10,19 @@ PLOTS = "training.png"
 LOSSES = {"loss": "all", "mtp_loss": "MTP", "item_loss": "items", "nrt_loss": "NRT", "mim_loss": "MIM"}
 
 
+def import_matplotlib() -> Any:
+    """
+    Raises:
+        ImportError: without matplotlib.
+    """
+    try:
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure
+    except ImportError as error:
+        raise ImportError("Plots of a run need matplotlib: pip install matplotlib.") from error
+    return matplotlib
+
+
 def plot_training(
     folder: str | os.PathLike, log_history: list[dict[str, Any]], item_codes: np.ndarray, codebook_size: int
 ) -> Path:
@@ -27,13 +40,9 @@ def plot_training(
     Raises:
         ImportError: without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots of a run need matplotlib: pip install matplotlib.") from error
+    matplotlib = import_matplotlib()
     log_history = training_logs(log_history)
-    figure = Figure(figsize=(15, 4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(15, 4), layout="constrained")
     losses, validation, usage = figure.subplots(1, 3)
 
     _curves(losses, log_history, LOSSES)
@@ -52,7 +61,7 @@ def plot_training(
     usage.legend()
 
     path = Path(folder) / PLOTS
-    FigureCanvasAgg(figure).print_png(str(path))
+    matplotlib.backends.backend_agg.FigureCanvasAgg(figure).print_png(str(path))
     return path
 
 

@@ -340,13 +340,14 @@ class FairTrainer(Trainer):
         codes, known = catalogue.item_codes, catalogue.known_ids
         assert known is not None
         candidates = torch.arange(len(codes), device=states.device)
-        if self.args.item_negatives is not None and self.args.item_negatives < len(codes):
-            drawn = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-            candidates = torch.randperm(len(codes), generator=drawn)[: self.args.item_negatives].to(states.device)
-        vectors = embeddings.item_vectors(codes[candidates], known[candidates])
-        if len(candidates) == len(codes):
+        drawn_items = self.args.item_negatives
+        if drawn_items is None or drawn_items >= len(codes):
+            vectors = embeddings.item_vectors(codes, known)
             of_next = vectors[next_ids]
         else:
+            generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+            candidates = torch.randperm(len(codes), generator=generator)[:drawn_items].to(states.device)
+            vectors = embeddings.item_vectors(codes[candidates], known[candidates])
             of_next = embeddings.item_vectors(codes[next_ids], known[next_ids])
         queries = self._inside(model).heads.queries(states)
         return ItemSoftmax.apply(queries, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
@@ -402,18 +403,15 @@ class FairTrainer(Trainer):
             "results": {"validation": last},
             "config": self._inside(self.model).config.to_dict(),
             "arguments": self.args.to_sanitized_dict(),
-            "id_quality": {"catalogue": self.processing_class.quality()},
             **self.record,
         }
+        if "id_quality" not in record:
+            record["id_quality"] = {"catalogue": self.processing_class.quality()}
         folder = Path(str(self.args.output_dir))
         name = self.hub_model_id or model_name or folder.absolute().name
         model_card(record, name).save(folder / "README.md")
 
     # ---- Evaluation ----------------------------------------------------------------------------------------------
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._indexed = None  # it keeps lengths of items, and fused optimizers do not mark weights as changed
-        return super().evaluation_loop(*args, **kwargs)
 
     @torch.no_grad()
     def prediction_step(  # type: ignore[override]  # logits are a tuple, as Trainer's own are

@@ -12,9 +12,11 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from datasets import Dataset, DatasetDict  # noqa: E402
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation  # noqa: E402
 from tokenization_fair import FairTokenizer  # noqa: E402
+from tokenization_fair.preprocessing_fair import prepare_datasets  # noqa: E402
 
 NUM_ITEMS = 40
 
@@ -89,6 +91,22 @@ def fitted(items, embeddings) -> FairTokenizer:
         model_max_length=12,
         item_counts={f"p{i}": i for i in range(NUM_ITEMS)},
     )
+
+
+@pytest.fixture(scope="session")
+def prepared(fitted) -> DatasetDict:
+    """Training and validation examples of 16 users of that tokenizer's items."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(3, 11, 16)
+    sequences = [[f"p{i}" for i in generator.choice(NUM_ITEMS, length, replace=False)] for length in lengths]
+    users = [str(user) for user in range(16)]
+    splits = DatasetDict(
+        train=Dataset.from_dict({"user_id": users, "item_ids": [s[:-1] for s in sequences]}),
+        validation=Dataset.from_dict(
+            {"user_id": users, "history": [s[:-1] for s in sequences], "target": [s[-1] for s in sequences]}
+        ),
+    )
+    return prepare_datasets(splits, fitted)
 
 
 @pytest.fixture

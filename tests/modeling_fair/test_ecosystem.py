@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
 from peft import LoraConfig, PeftModel, get_peft_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModel, pipeline
 
 from modeling_fair import FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from tokenization_fair.preprocessing_fair import prepare_datasets
 
 BOTH = {"codes": {}, "items": {"prediction": "items", "num_known_items": 39, "item_residuals": True}}
 
@@ -26,22 +24,6 @@ SHORT = {
     "disable_tqdm": True,
     "report_to": "none",
 }
-
-
-@pytest.fixture(scope="module")
-def prepared(fitted) -> DatasetDict:
-    random = np.random.default_rng(0)
-    sequences = [[f"p{item}" for item in random.choice(40, 6, replace=False)] for _ in range(16)]
-    users = [str(user) for user in range(16)]
-    return prepare_datasets(
-        DatasetDict(
-            train=Dataset.from_dict({"user_id": users, "item_ids": sequences}),
-            validation=Dataset.from_dict(
-                {"user_id": users, "history": [s[:-1] for s in sequences], "target": [s[-1] for s in sequences]}
-            ),
-        ),
-        fitted,
-    )
 
 
 @pytest.fixture

@@ -11,32 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import TrainerCallback
 
 from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments, ItemIndex
 from modeling_fair.cooccurrence_fair import cooccurrence
 from modeling_fair.metrics_fair import evaluate_ranks, rank_targets
-from tokenization_fair.preprocessing_fair import prepare_datasets
-
-SEQUENCES = 16
-
-
-@pytest.fixture(scope="module")
-def prepared(fitted) -> DatasetDict:
-    generator = np.random.default_rng(0)
-    lengths = generator.integers(3, 11, SEQUENCES)
-    sequences = [[f"p{i}" for i in generator.choice(40, length, replace=False)] for length in lengths]
-    users = [str(i) for i in range(SEQUENCES)]
-    splits = DatasetDict(
-        train=Dataset.from_dict({"user_id": users, "item_ids": [s[:-1] for s in sequences]}),
-        validation=Dataset.from_dict(
-            {"user_id": users, "history": [s[:-1] for s in sequences], "target": [s[-1] for s in sequences]}
-        ),
-    )
-    return prepare_datasets(splits, fitted)
-
 
 ITEMS = {"prediction": "items", "num_known_items": 39, "item_residuals": True}  # p0 was not met in training
 
@@ -197,7 +177,7 @@ def test_evaluation_is_full_ranking_by_item(make_trainer, prepared, fitted):
     seen = nn.utils.rnn.pad_sequence(
         [torch.tensor(example["seen_ids"]) for example in examples], batch_first=True, padding_value=-1
     )
-    ranked = rank_targets([(0, scores)], scores[torch.arange(SEQUENCES), targets], targets, seen)
+    ranked = rank_targets([(0, scores)], scores[torch.arange(len(targets)), targets], targets, seen)
     for name, value in evaluate_ranks({key: rank.numpy() for key, rank in ranked.items()}, 40).items():
         assert metrics[f"eval_{name}"] == pytest.approx(value, abs=1e-6), name
     assert metrics["eval_recall@10_seen_removed"] > metrics["eval_recall@10"] - 1e-9
