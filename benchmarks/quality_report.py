@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks.quality import RECORDS
+from benchmarks.quality_plots import draw
 from benchmarks.records import MEASURED, README, write_between
 from modeling_fair.markdown_fair import markdown_table
 from run_training import write_json
@@ -147,7 +148,8 @@ def costs(records: list[dict[str, Any]]) -> str:
         commits = ", ".join(sorted({(record["commit"] or "")[:7] for record in of_model}))
         text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}`: "
         text += f"{minutes}, {memory:.1f} GiB ({commits})\n"
-    return text
+    known = sum(record["seconds"] for record in records if not record.get("resumed")) / 3600
+    return f"{text}\nIn all {known:.1f} core-hours, interrupted runs not counted.\n"
 
 
 def main() -> None:
@@ -155,6 +157,8 @@ def main() -> None:
     write_json(RECORDS.with_suffix(".json"), summary(runs_by_model(records)))
     write_between(MEASURED, BEGIN, tables(records), END)
     write_between(README, SHORT_BEGIN, short_table(records), SHORT_END)
+    for dataset in sorted({record["dataset"] for record in records}):
+        draw(records, dataset, NAMES, RECORDS.with_name(f"quality_{dataset}.svg"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""Pictures of the records of benchmarks/quality.py: how models learned, and for which targets they are right."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import SELECT
+from modeling_fair.plots_fair import import_matplotlib
+
+
+def curves(record: dict[str, Any]) -> list[list[float]]:
+    """Validation metrics after each epoch, of each setting that was trained."""
+    key = f"validation_{SELECT}"
+    if key in record:
+        return [record[key]]
+    tried = record.get("tried")  # SASRec's settings; counting has no epochs
+    return [setting[key] for setting in tried] if isinstance(tried, list) else []
+
+
+def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], path: Path) -> None:
+    """Write an SVG of a data set's runs.
+
+    Args:
+        records: of all runs.
+        dataset: whose are shown.
+        names: model -> its name in the picture; others are left out.
+        path: of the SVG.
+    """
+    matplotlib = import_matplotlib()
+    shown = [record for record in records if record["dataset"] == dataset and record["model"] in names]
+    colours = {model: f"C{number % 10}" for number, model in enumerate(names)}
+    figure = matplotlib.figure.Figure(figsize=(13, 4.5), layout="constrained")
+    learning, targets = figure.subplots(1, 2)
+    labelled: set[tuple[Any, str]] = set()
+
+    def line(axes: Any, record: dict[str, Any], values: list[float]) -> None:
+        model = record["model"]
+        label = names[model] if (axes, model) not in labelled else None
+        labelled.add((axes, model))
+        axes.plot(range(1, len(values) + 1), values, color=colours[model], linewidth=1.2, label=label)
+
+    for record in shown:
+        for curve in curves(record):
+            line(learning, record, curve)
+        if "by_popularity" in record:
+            tenths = [group for group in record["by_popularity"] if group["name"].startswith("tenth")]
+            line(targets, record, [group["test"]["recall@10_seen_removed"] for group in tenths])
+    learning.set(title="Learning, without the prior", xlabel="epoch", ylabel="validation NDCG@10, seen kept")
+    targets.set(
+        title="With the prior, by how often targets were met in training",
+        xlabel="tenth of the users, rarest targets first",
+        ylabel="test Recall@10, seen removed",
+    )
+    for axes in (learning, targets):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    with matplotlib.rc_context({"svg.hashsalt": "quality"}):  # the same records, the same file
+        figure.savefig(path, metadata={"Date": None})
