@@ -128,6 +128,8 @@ class TokenizerArguments:
     )
 
 
+# What a checkpoint to go on from has settled already.
+OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
 
@@ -285,7 +287,13 @@ def make_tokenizer(
             seed=seed,
             work_dir=settings.tokenizer_work_dir,
         )
-    tokenizer = FairTokenizer.from_pretrained(settings.model_name_or_path)
+    try:
+        tokenizer = FairTokenizer.from_pretrained(settings.model_name_or_path)
+    except OSError as error:
+        raise ValueError(
+            f"--model_name_or_path {settings.model_name_or_path} is neither a folder nor a repository of the Hub that "
+            "can be reached: name a folder that a run wrote."
+        ) from error
     new = np.flatnonzero(tokenizer.catalogue.rows_of(items["item_id"]) < 0)
     tokenizer.add_items(
         items.select(new),
@@ -350,6 +358,8 @@ def prepare(arguments: list[str]) -> Job:
         resume = get_last_checkpoint(str(output)) if output.is_dir() else None
         if resume is None:
             raise ValueError(f"{output} holds no checkpoint to resume: start without --resume_from_checkpoint.")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output_dir {output} is a file: name a folder, which is made where there is none.")
     if resume and not Path(str(resume)).is_dir():
         raise ValueError(f"--resume_from_checkpoint {resume} is not a folder: give that of a checkpoint.")
     if not resume and (any(output.glob("checkpoint-*")) or (output / "model.safetensors").exists()):
@@ -398,11 +408,15 @@ def prepare(arguments: list[str]) -> Job:
         train_dataset=prepared["train"],
         eval_dataset=prepared["validation"],
     )
+    used = {**vars(data), **vars(settings), **args.to_sanitized_dict()}
+    if settings.model_name_or_path is not None:
+        used = {name: value for name, value in used.items() if name not in OF_A_FIT}
     record = {
         "split": dataclasses.asdict(report),
+        "text_encoder": tokenizer.text_encoder,
         "id_quality": {"fit": tokenizer.id_quality, "catalogue": tokenizer.quality()},
         "config": model.config.to_dict(),
-        "arguments": {**vars(data), **vars(settings), **args.to_sanitized_dict()},
+        "arguments": used,
         "seed": args.seed,
         **provenance(),
     }

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer  # noqa: E402
-from run_training import prepare, write_json  # noqa: E402
+from run_training import Job, prepare, write_json  # noqa: E402
 
 
 def read_space(path: str) -> dict[str, Any]:
@@ -30,6 +30,8 @@ def read_space(path: str) -> dict[str, Any]:
         ValueError: naming an entry of another form.
     """
     space = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(space, dict) or not space:
+        raise ValueError(f"{path} names nothing to search: give lines such as learning_rate: {{log: [1e-4, 1e-2]}}.")
     for name, entry in space.items():
         kind, values = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (None, None)
         if kind not in ("uniform", "log", "choice") or not isinstance(values, list) or not values:
@@ -51,17 +53,27 @@ def suggest(trial: optuna.Trial, space: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
+def read(arguments: list[str]) -> tuple[Job, dict[str, Any], int]:
+    """What is to be searched, how and how often, checked.
+
+    Raises:
+        ValueError, OSError, ImportError: one sentence on what is wrong with the arguments or the files.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", required=True, help="YAML file of what is searched")
     parser.add_argument("--trials", type=int, required=True, help="trials there are in the end")
     own, rest = parser.parse_known_args(arguments)
     space = read_space(own.space)
     job = prepare([*rest, "--save_strategy", "no", "--load_best_model_at_end", "false"])
+    for name in space:
+        if not hasattr(job.trainer.args, name) and not hasattr(job.model_config(), name):
+            raise ValueError(f"{own.space} searches {name}, which is neither a training argument nor a model field.")
+    return job, space, own.trials
+
+
+def search(job: Job, space: dict[str, Any], trials: int) -> dict[str, Any]:
+    """Go on until there are as many trials; returns what `search.json` holds."""
     trainer, base = job.trainer, job.model_config()
-    unknown = [name for name in space if not hasattr(trainer.args, name) and not hasattr(base, name)]
-    if unknown:
-        raise ValueError(f"{own.space} searches {unknown[0]}, which is neither a training argument nor a model field.")
     fields = {name for name in space if hasattr(base, name)}
 
     def model_init(trial: optuna.Trial | None) -> FairForGenerativeRecommendation:
@@ -73,7 +85,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     study = {"study_name": "fair", "storage": f"sqlite:///{output / 'study.db'}"}
     finished = optuna.create_study(**study, direction="maximize", load_if_exists=True)
     count = len(finished.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
-    if count < own.trials:
+    if count < trials:
         FairTrainer(
             model_init=model_init,
             args=trainer.args,
@@ -83,7 +95,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         ).hyperparameter_search(
             hp_space=lambda trial: suggest(trial, space),
             compute_objective=lambda metrics: metrics["eval_ndcg@10"],
-            n_trials=own.trials - count,
+            n_trials=trials - count,
             direction="maximize",
             backend="optuna",
             load_if_exists=True,
@@ -92,15 +104,23 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             **study,
         )
     complete = optuna.load_study(**study)
-    trials = [
+    done = [
         {"number": trial.number, "ndcg@10": trial.value, **trial.params}
         for trial in complete.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     ]
-    found = {"best": {"ndcg@10": complete.best_value, **complete.best_params}, "trials": trials, **job.record}
+    found = {"best": {"ndcg@10": complete.best_value, **complete.best_params}, "trials": done, **job.record}
     write_json(output / "search.json", found)
-    print(f"Best of {len(trials)} trials: {json.dumps(found['best'])}; all are in {output / 'search.json'}.")
+    print(f"Best of {len(done)} trials: {json.dumps(found['best'])}; all are in {output / 'search.json'}.")
     return found
 
 
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    return search(*read(sys.argv[1:] if arguments is None else arguments))
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        given = read(sys.argv[1:])
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"hyperparameter_search.py: {error}")
+    search(*given)

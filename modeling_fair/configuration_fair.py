@@ -4,6 +4,7 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 ATTENTION_TYPES = ("focused", "standard")
@@ -112,6 +113,21 @@ class FairConfig(PreTrainedConfig):
             )
         kwargs.pop("custom_pipelines", None)  # derived, see below
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As of all configurations of transformers: those of saved ones too.
+
+        Raises:
+            ValueError: for values that this version does not know.
+        """
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            reason = str(error.__cause__ or error).splitlines()[-1].strip()
+            raise ValueError(
+                f"{reason} If the checkpoint was written by a newer version of this package, update the package."
+            ) from error
 
     def validate_architecture(self) -> None:
         """Called by transformers whenever a configuration is made."""

@@ -33,13 +33,19 @@ CONFIG = (
 ARGUMENTS = (
     "mtp_weight",
     "item_weight",
+    "item_negatives",
     "nrt_weight",
+    "mask_probability",
+    "replace_probability",
+    "nrt_margin",
     "mim_weight",
+    "mim_temperature",
     "learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
     "weight_decay",
     "num_train_epochs",
+    "max_steps",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "bf16",
@@ -51,7 +57,7 @@ def model_card(record: dict[str, Any], name: str) -> ModelCard:
     """
     Args:
         record: what `results.json` of a run holds, or some of it: `results` (split -> metrics), `split`, `config`,
-            `arguments`, `id_quality` and `versions`. What is missing is not spoken of.
+            `arguments`, `text_encoder`, `id_quality` and `versions`. What is missing is not spoken of.
         name: of the model, or its id on the Hub.
 
     Returns:
@@ -130,12 +136,27 @@ def _training(record: dict[str, Any]) -> str:
     counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in record.get("split", {}).items())
     config, arguments = record.get("config", {}), record.get("arguments", {})
     rows = [[f"`{key}`", config[key]] for key in CONFIG if key in config]
-    rows += [[f"`{key}`", arguments[key]] for key in ARGUMENTS if key in arguments]
+    rows += [[f"`{key}`", arguments[key]] for key in ARGUMENTS if key in arguments and _counts(key, arguments)]
     versions = ", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items() if number)
     text = "## Training\n\n"
     text += f"{counts[0].upper() + counts[1:]}.\n\n" if counts else ""
+    if start := arguments.get("model_name_or_path"):
+        text += f"This training went on from the weights and the tokenizer of `{Path(start).name}`.\n\n"
     text += markdown_table(["setting", "value"], rows) + "\n"
     return text + (f"\nMade with {versions}.\n" if versions else "")
+
+
+def _counts(key: str, arguments: dict[str, Any]) -> bool:
+    """Whether a setting had any effect."""
+    if key == "num_train_epochs":
+        return not arguments.get("max_steps", -1) > 0
+    if key == "max_steps":
+        return arguments[key] > 0
+    if key in ("mask_probability", "replace_probability", "nrt_margin"):
+        return bool(arguments.get("nrt_weight"))
+    if key == "mim_temperature":
+        return bool(arguments.get("mim_weight"))
+    return arguments[key] is not None
 
 
 def _codes(record: dict[str, Any]) -> str:
@@ -146,6 +167,8 @@ def _codes(record: dict[str, Any]) -> str:
         [key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else value]
         for key, value in quality.items()
     ]
+    if encoder := record.get("text_encoder"):
+        rows.insert(0, ["text encoder", Path(encoder).name if Path(encoder).is_absolute() else encoder])
     return f"""## Item codes
 
 How well the codes tell the items of the catalogue apart, and how evenly the codebooks are used:

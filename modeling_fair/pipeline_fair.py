@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ class RecommendationPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.model.config.model_type != "fair" or not hasattr(self.model, "recommend"):
+            raise ValueError(
+                f"{self.model.name_or_path or 'The model'} holds a {type(self.model).__name__}, no "
+                "FairForGenerativeRecommendation: give the folder of a checkpoint that run_training.py wrote."
+            )
         expected = getattr(self.model.config, "codebook_fingerprint", None)
         if expected is not None and expected != self.tokenizer.codebook_fingerprint:
             raise ValueError(
@@ -154,7 +160,9 @@ class RecommendationPipeline(Pipeline):
             readme = Path(folder) / "README.md"
             if readme.exists():  # it names the folder that it was written for
                 card = ModelCard.load(readme)
-                card.text = card.text.replace(f'model="{card.data.model_name}"', f'model="{repo_id}"')
+                name = str(card.data.model_name)
+                card.text = card.text.replace(f'model="{name}"', f'model="{repo_id}"')
+                card.text = card.text.replace(f"# {name.split('/')[-1]}\n", f"# {repo_id.split('/')[-1]}\n", 1)
                 card.data.model_name = repo_id
                 card.save(readme)
             commit = api.upload_folder(
@@ -220,14 +228,12 @@ class RecommendationPipeline(Pipeline):
         }
         for name in ("exclude", "allow"):  # once for all requests
             defaults[name] = self._rows(defaults[name], name)
-        batch_size = batch_size or 32
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: give at least 1.")
+        batch_size = 32 if batch_size is None else whole_number(batch_size, "batch_size")
         single = isinstance(requests, Mapping)
         if isinstance(requests, (str, bytes)) or not isinstance(requests, Iterable):
             raise ValueError(f'A request is {{"history": [item ids]}}; this is {requests!r:.100}.')
-        listed: Iterable[Any] = [requests] if single else requests
-        complete = [self._complete(request, defaults) for request in listed]
+        many: Iterable[Any] = [requests] if single else requests
+        complete = [self._complete(request, defaults) for request in many]
         answers: list[list[dict[str, Any]]] = []
         for start in range(0, len(complete), batch_size):
             answers += super().__call__({"requests": complete[start : start + batch_size]})
@@ -240,21 +246,22 @@ class RecommendationPipeline(Pipeline):
             raise ValueError(f'A request is {{"history": [item ids]}}; this is {request!r:.100}.')
         if unknown := set(request) - REQUEST_KEYS:
             raise ValueError(
-                f"A request has no {', '.join(map(repr, sorted(unknown)))}: use {', '.join(sorted(REQUEST_KEYS))}."
+                f"A request has no {', '.join(sorted(map(repr, unknown)))}: use {', '.join(sorted(REQUEST_KEYS))}."
             )
         own = {name: self._rows(request[name], name) for name in ("exclude", "allow") if name in request}
         complete = {**defaults, **request, **own}
-        if not isinstance(complete["top_k"], int) or complete["top_k"] < 1:
-            raise ValueError(f"top_k is {complete['top_k']!r}: give a whole number of at least 1.")
-        return complete
+        check_options(complete)
+        # No answer is longer than the catalogue, so a larger number must not cost more either.
+        return {**complete, "top_k": min(int(complete["top_k"]), max(len(self.index), 1))}
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         """What `pipeline(...)` is given holds for all calls."""
         if unknown := set(kwargs) - set(DEFAULTS):
             raise ValueError(f"The pipeline has no {', '.join(sorted(unknown))}: use {', '.join(sorted(DEFAULTS))}.")
         for name in ("exclude", "allow"):  # a generator would serve the first call alone
-            if kwargs.get(name) is not None and not isinstance(kwargs[name], (str, bytes)):
-                kwargs[name] = list(kwargs[name])
+            if kwargs.get(name) is not None:
+                kwargs[name] = listed(kwargs[name], name)
+        check_options(kwargs)
         self._defaults: dict[str, Any] = {**getattr(self, "_defaults", {}), **kwargs}
         return {}, {}, {}
 
@@ -310,15 +317,35 @@ class RecommendationPipeline(Pipeline):
         """
         if item_ids is None:
             return None
-        if isinstance(item_ids, (str, bytes)):
-            raise ValueError(f"{name} is {item_ids!r}: give a list of item ids.")
-        listed = [str(item_id) for item_id in item_ids]
-        rows = self.tokenizer.catalogue.rows_of(listed).tolist()
+        given = [str(item_id) for item_id in listed(item_ids, name)]
+        rows = self.tokenizer.catalogue.rows_of(given).tolist()
         if -1 in rows:
             raise ValueError(
-                f"{name}: the item id {listed[rows.index(-1)]!r} is not in the catalogue of {len(self.index)} items."
+                f"{name}: the item id {given[rows.index(-1)]!r} is not in the catalogue of {len(self.index)} items."
             )
         return rows
+
+
+def listed(item_ids: Any, name: str) -> list[Any]:
+    """Raises ValueError for what is no list of item ids."""
+    if isinstance(item_ids, (str, bytes)) or not isinstance(item_ids, Iterable):
+        raise ValueError(f"{name} is {item_ids!r}: give a list of item ids.")
+    return list(item_ids)
+
+
+def whole_number(value: Any, name: str) -> int:
+    """Raises ValueError for what is no integer of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}: give a whole number of at least 1.")
+    return int(value)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for a `top_k` or `remove_seen` of another kind."""
+    if "top_k" in options:
+        whole_number(options["top_k"], "top_k")
+    if not isinstance(options.get("remove_seen", True), bool):
+        raise ValueError(f"remove_seen is {options['remove_seen']!r}: give True or False.")
 
 
 def of_all(requests: list[dict[str, Any]], name: str) -> Any:

@@ -50,7 +50,7 @@ def plot_training(
     names = {"eval_recall@10": "Recall@10", "eval_ndcg@10": "NDCG@10"}
     names |= {f"{name}_seen_removed": f"{shown}, seen removed" for name, shown in names.items()}
     _curves(validation, log_history, names)
-    validation.set(title="Validation", xlabel="epoch", ylim=(0, None))
+    validation.set(title="Validation in training, no prior yet", xlabel="epoch", ylim=(0, None))
 
     counts = np.stack([np.bincount(codes, minlength=codebook_size) for codes in item_codes.T])
     shares = np.sort(counts / max(len(item_codes), 1), axis=1)[:, ::-1]

@@ -408,7 +408,7 @@ class FairTrainer(Trainer):
         if "id_quality" not in record:
             record["id_quality"] = {"catalogue": self.processing_class.quality()}
         folder = Path(str(self.args.output_dir))
-        name = self.hub_model_id or model_name or folder.absolute().name
+        name = self.hub_model_id or model_name or (folder.name if folder.is_absolute() else str(folder))
         model_card(record, name).save(folder / "README.md")
 
     # ---- Evaluation ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from modeling_fair.model_card_fair import model_card
 from tests.hub import running_hub
+from tests.test_readme import blocks
 from tests.test_run_training import arguments
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,10 @@ def test_a_run_is_pushed_whole_and_loads_anywhere(hub, tmp_path, shop):
     elsewhere.mkdir()
     remote = python(LOAD, hub, tmp_path, cwd=elsewhere)
     assert remote.returncode == 0, remote.stderr[-3000:]
+    hub.repositories["me/shop"] = files
+    (snippet,) = [text for mark, _, text in blocks((ROOT / "README.md").read_text()) if mark == "hub"]
+    shown = python(f"{snippet}\nassert len(recommender({{'history': ['p1']}})) == 10", hub, tmp_path, cwd=elsewhere)
+    assert shown.returncode == 0, shown.stderr[-3000:]
     native = python(LOAD.replace("import json", "import modeling_fair, json"), hub, tmp_path)
     assert native.returncode == 0, native.stderr[-3000:]
     local = python(
@@ -106,6 +111,7 @@ recommender.index.save_pretrained({str(checkpoint)!r})
     files = hub.repositories["shop/fair"]
     card = files["README.md"].decode()
     assert "The shop's own words." in card and 'model="shop/fair"' in card and 'model="monday"' not in card
+    assert "# fair\n" in card and "# monday\n" not in card
     assert {"model.safetensors", "item_codes.safetensors", "item_index.safetensors", "pipeline_fair.py"} <= set(files)
     remote = python(LOAD, hub, tmp_path, cwd=tmp_path)
     assert remote.returncode == 0, remote.stderr[-3000:]

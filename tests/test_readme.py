@@ -1,5 +1,5 @@
 """Every snippet of the README and docs/ runs as shown: Python blocks in order, in one process, after the demo and its
-export; shell blocks with settings that keep them short. `make` targets are run by CI."""
+export; blocks marked long for two steps. `make` targets are run by CI."""
 
 import csv
 import gzip
@@ -16,11 +16,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/parts.md", "docs/measured.md")}
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join(PAGES.values()), flags=re.M | re.S)
-COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
-(EXPORT,) = [line for line in COMMANDS if "export_onnx" in line]
-TRAINING = [line for line in COMMANDS if line != EXPORT and not line.startswith("make ")]
-SHORT = "--max_steps 2 --eval_strategy no --save_strategy no --load_best_model_at_end false --use_cpu true".split()
+SHORT = ["--max_steps", "2"]  # of blocks marked long
+
+
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    """(mark, language, text) of each."""
+    found = re.findall(r"^(?:<!-- (\w+) -->\n)?```(\w+)\n(.*?)^```", page, flags=re.M | re.S)
+    return [(mark, language, text.replace("\\\n", " ")) for mark, language, text in found]
+
+
+BLOCKS = {page: blocks(text) for page, text in PAGES.items()}
+COMMANDS = [
+    (mark, line)
+    for page in ("README.md", "docs/parts.md")
+    for mark, language, text in BLOCKS[page]
+    if language == "bash"
+    for line in text.splitlines()
+]
+LONG = [line for mark, line in COMMANDS if mark == "long"]
+AS_SHOWN = [line for mark, line in COMMANDS if mark != "long" and not line.startswith("make ")]
 
 
 def run(command: list[str], folder: Path) -> None:
@@ -35,7 +49,8 @@ def run(command: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A working folder as a reader has it: this project's files, a log, the demo's run (shortened) and its export."""
+    """A working folder as a reader has it: this project's files, a log, the demo's run (shortened) and what commands
+    that are not marked long make of it."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("run_training.py", "configs", "examples", "metrics"):
         (folder / name).symlink_to(ROOT / name)
@@ -46,7 +61,8 @@ def folder(tmp_path_factory) -> Path:
         )
         csv.writer(items).writerows([["item_id", "title"], *([f"i{n}", f"thing {n} kind {n % 5}"] for n in range(50))])
     run([sys.executable, "examples/demo.py", *SHORT], folder)
-    run(shlex.split(EXPORT), folder)
+    for command in AS_SHOWN:
+        run(shlex.split(command), folder)
     return folder
 
 
@@ -56,19 +72,21 @@ def test_the_demo_leaves_a_checkpoint_and_its_export(folder):
 
 
 def test_python_blocks(folder):
-    blocks = [text for kind, text in BLOCKS if kind == "python"]
-    assert len(blocks) >= 5
-    (folder / "readme.py").write_text("\n".join(blocks))
+    """Those of the Hub are run by test_hub.py."""
+    of_all = [block for page in BLOCKS.values() for block in page]
+    python = [text for mark, language, text in of_all if language == "python" and mark != "hub"]
+    assert len(python) >= 5
+    (folder / "readme.py").write_text("\n".join(python))
     run([sys.executable, "readme.py"], folder)
 
 
-@pytest.mark.parametrize("command", TRAINING)
-def test_shell_blocks(folder, command):
+@pytest.mark.parametrize("command", LONG)
+def test_long_blocks(folder, command):
     run([*shlex.split(command), *SHORT], folder)
 
 
-def test_the_long_block_on_a_slice(folder, real_data):
-    """The README's run on Beauty, two steps of it, on its first 300 items."""
+def test_the_run_on_beauty_on_a_slice(folder, real_data):
+    """Of its first 300 items."""
     beauty = real_data / "beauty"
     users = []
     for line in (beauty / "sequences.txt").read_text().splitlines():
@@ -79,13 +97,14 @@ def test_the_long_block_on_a_slice(folder, real_data):
     with gzip.open(beauty / "items.jsonl.gz", "rt") as source, gzip.open(folder / "items.jsonl.gz", "wt") as part:
         part.writelines(islice(source, 300))
     np.save(folder / "minilm_l6.npy", np.load(beauty / "minilm_l6.float16.npy")[:300])
-    (command,) = [text for kind, text in BLOCKS if kind == "sh"]
-    run([*shlex.split(command.replace("\\\n", " ")), *SHORT], folder)
+    ((mark, _, command),) = BLOCKS["docs/measured.md"]
+    assert mark == "long"
+    run([*shlex.split(command), *SHORT], folder)
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
+    targets = [line.split()[1] for _, line in COMMANDS if line.startswith("make ")]
     assert targets and all(f"\n{target}:" in makefile for target in targets)
 
 

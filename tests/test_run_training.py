@@ -150,6 +150,8 @@ def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     assert np.array_equal(codes[:40], old) and len(codes) == 41
     answer = pipeline("recommendation", model=again["out"])({"history": ["p1"]}, allow=["new"])
     assert answer[0]["title"] == "tent model brand-new"
+    record = json.loads((tmp_path / "again/results.json").read_text())
+    assert record["text_encoder"] == "tfidf" and "text_encoder" not in record["arguments"], "it is the tokenizer's"
 
 
 def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, tmp_path):
@@ -216,6 +218,8 @@ def test_every_configuration_file_parses(path):
         (lambda shop: ["--resume_from_checkpoint", "true"], ValueError, "no checkpoint to resume"),
         (lambda shop: ["--resume_from_checkpoint", "/nowhere"], ValueError, "/nowhere is not a folder"),
         (lambda shop: ["--report_to", "nobody"], ValueError, "nobody"),
+        (lambda shop: ["--model_name_or_path", shop["out"]], ValueError, "run is neither a folder nor"),
+        (lambda shop: ["--output_dir", shop["log"]], ValueError, "output_dir .*log.csv is a file"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing_behind(shop, change, error, named):

@@ -74,7 +74,8 @@ class FairTokenizer(PreTrainedTokenizer):
         files = (item_codes_file, codebooks_file, catalogue_file)
         missing = [name for name, file in zip(VOCAB_FILES_NAMES.values(), files, strict=True) if file is None]
         if 0 < len(missing) < len(files) or (missing and kwargs.get("name_or_path")):
-            raise ValueError(f"The tokenizer's folder lacks {' and '.join(missing)}: fetch the whole folder again.")
+            folder = kwargs.get("name_or_path") or "The tokenizer's folder"
+            raise ValueError(f"{folder} lacks {' and '.join(missing)}: fetch the whole folder of a checkpoint again.")
         super().__init__(
             text_encoder=text_encoder,
             collisions=collisions,

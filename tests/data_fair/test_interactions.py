@@ -2,7 +2,7 @@ import gzip
 import json
 import random
 from collections import Counter, defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,7 +136,7 @@ def test_times_become_numbers(tmp_path, cache, times, expected):
 
 
 def test_parquet_datetimes_become_seconds(tmp_path, cache):
-    moment = datetime(2014, 1, 1, tzinfo=timezone.utc)
+    moment = datetime(2014, 1, 1, tzinfo=UTC)
     path = write_parquet(tmp_path / "log.parquet", [("a", "x", moment), ("a", "y", moment)])
     assert as_dict(read_interactions(path, cache_dir=cache)) == {"a": (["x", "y"], [1388534400] * 2)}
 

@@ -50,7 +50,12 @@ def test_spaces_that_cannot_be_searched_are_refused(folder):
     with pytest.raises(ValueError, match="learning_rat, which is neither"):
         main(arguments(folder, 1, {"learning_rat": {"log": [1e-4, 1e-2]}}))
     path = folder / "wrong.yaml"
-    for wrong, named in (("a: 3", "a is 3"), ("a: {log: [1, 2, 3]}", "3 bounds"), ("a: {near: [1]}", "near")):
+    for wrong, named in (
+        ("a: 3", "a is 3"),
+        ("a: {log: [1, 2, 3]}", "3 bounds"),
+        ("a: {near: [1]}", "near"),
+        ("", "names nothing to search"),
+    ):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=named):
             read_space(str(path))

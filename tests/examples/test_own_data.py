@@ -1,22 +1,22 @@
 """The guide for one's own data runs as shown, its trainings for two steps."""
 
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from modeling_fair import FairTokenizer
-from tests.test_readme import SHORT, run
+from tests.test_readme import SHORT, blocks, run
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "examples/own_data/README.md").read_text(), flags=re.M | re.S)
+BLOCKS = blocks((ROOT / "examples/own_data/README.md").read_text())
 
 
 def test_the_guide(tmp_path):
     for name in ("run_training.py", "configs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    commands = [text for kind, text in BLOCKS if kind == "bash"]
-    python = "\n".join(text for kind, text in BLOCKS if kind == "python")
+    commands = [text for _, language, text in BLOCKS if language == "bash"]
+    python = "\n".join(text for _, language, text in BLOCKS if language == "python")
+    assert [mark for mark, language, _ in BLOCKS if language == "bash"] == ["", "long", "long"]
     assert len(commands) == 3 and "add_items" in python and "remove_items" in python
     make, train, go_on = map(shlex.split, commands)
     run(make, tmp_path)
@@ -33,4 +33,6 @@ def test_the_guide(tmp_path):
     assert len(tuesday.item_codes) == 301 and tuesday.num_known_items == monday.num_known_items
     shared = [item for item in monday.catalogue.item_ids if tuesday.catalogue.row(item) >= 0]
     old = monday.item_codes[monday.catalogue.rows_of(shared)]
+    # An item that was taken out is none that the model knows when it comes back.
+    assert tuesday.known_ids[tuesday.catalogue.row("p0004")] == -1 < tuesday.known_ids[tuesday.catalogue.row("p0003")]
     assert len(shared) == 290 and (tuesday.item_codes[tuesday.catalogue.rows_of(shared)] == old).all()

@@ -54,6 +54,19 @@ def test_it_says_how_the_model_was_made_and_what_it_is_for():
     assert "new items have their codes alone" in model_card(own, "shop/fair").text.replace("\n", " ")
 
 
+def test_settings_without_effect_are_not_shown():
+    made = record()
+    made["text_encoder"] = "/home/someone/encoder"
+    made["arguments"] |= {"num_train_epochs": 12, "max_steps": -1, "nrt_weight": 0, "nrt_margin": 0.5}
+    text = model_card(made, "fair").text
+    assert "| `num_train_epochs` | 12 |" in text and "max_steps" not in text and "nrt_margin" not in text
+    assert "| text encoder | encoder |" in text and "went on from" not in text
+    made["arguments"] |= {"max_steps": 3, "nrt_weight": 1.0, "model_name_or_path": "/home/someone/monday"}
+    text = model_card(made, "fair").text
+    assert "num_train_epochs" not in text and "| `max_steps` | 3 |" in text and "| `nrt_margin` | 0.5 |" in text
+    assert "went on from the weights and the tokenizer of `monday`" in text and "/home/someone" not in text
+
+
 @pytest.mark.parametrize("missing", ["results", "split", "id_quality", "config", "arguments", "versions"])
 def test_what_is_not_known_is_left_out(missing):
     made = record()

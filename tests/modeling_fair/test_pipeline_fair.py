@@ -142,12 +142,31 @@ def test_unknown_ids_are_skipped_with_a_warning(recommender):
         ({"history": ["p1"], "topk": 3}, {}, "'topk'"),
         ({"history": ["p1"]}, {"exclude": ["nope"]}, "exclude.*'nope'"),
         ({"history": ["p1"], "allow": ["nope"]}, {}, "allow.*'nope'"),
-        ({"history": ["p1"]}, {"top_k": 0}, "top_k"),
+        ({"history": ["p1"]}, {"top_k": 0}, "top_k is 0: give a whole number"),
+        ({"history": ["p1"], "top_k": True}, {}, "top_k is True"),
+        ({"history": ["p1"], "top_k": "3"}, {}, "top_k is '3'"),
+        ({"history": ["p1"], "remove_seen": "no"}, {}, "remove_seen is 'no': give True or False"),
+        ({"history": ["p1"], "exclude": 5}, {}, "exclude is 5: give a list of item ids"),
+        ({"history": ["p1"]}, {"allow": "p1"}, "allow is 'p1': give a list"),
+        ({"history": ["p1"], 3: 4, "topk": 1}, {}, "'topk', 3"),
+        ({"history": ["p1"]}, {"batch_size": 1.5}, "batch_size is 1.5"),
     ],
 )
 def test_bad_requests_are_named(recommender, request_, options, named):
     with pytest.raises(ValueError, match=named):
         recommender(request_, **options)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 0}, {"exclude": "p1"}, {"allow": 3}, {"remove_seen": 1}])
+def test_a_pipeline_is_not_made_with_bad_options(folder, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is "):
+        pipeline("recommendation", model=str(folder), **options)
+
+
+def test_more_items_than_there_are_cost_no_more(recommender):
+    """A request for 10^12 items would else need terabytes."""
+    answers = recommender([{"history": ["p1"], "top_k": 10**12}, {"history": [], "top_k": np.int64(2)}])
+    assert [len(answer) for answer in answers] == [39, 2]
 
 
 def test_a_tokenizer_of_another_fit_is_refused(recommender, items, embeddings):
@@ -281,10 +300,13 @@ def test_a_pipeline_is_saved_anywhere(recommender, folder, tmp_path):
     [
         ("model.safetensors", None, SafetensorError, "copy has no model.safetensors: fetch the whole folder"),
         ("model.safetensors", b"half", SafetensorError, "copy are no whole safetensors file"),
-        ("item_codes.safetensors", None, ValueError, "lacks item_codes.safetensors: fetch the whole folder"),
+        ("item_codes.safetensors", None, ValueError, "copy lacks item_codes.safetensors: fetch the whole folder"),
         ("item_codes.safetensors", b"half", ValueError, "item_codes.safetensors is not a whole safetensors file"),
         ("config.json", None, ValueError, "Unrecognized model in .*copy"),
         ("config.json", b'{"model_type": "fair", "newer": 1}', ValueError, "no field 'newer'.*newer version"),
+        ("config.json", b'{"model_type": "fair", "attention_norm": "l3"}', ValueError, "'l3': choose.*newer version"),
+        ("config.json", b'{"model_type": "fair", "hidden_size": "a"}', ValueError, "hidden_size.*newer version"),
+        ("config.json", b'{"model_type": "bert", "hidden_size": 12}', ValueError, "holds a BertModel, no Fair"),
     ],
 )
 def test_a_folder_that_is_no_whole_checkpoint_is_named_in_one_sentence(folder, tmp_path, name, change, error, words):

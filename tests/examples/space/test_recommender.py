@@ -53,6 +53,10 @@ def test_catalogues_with_and_without_titles(recommender, plain):
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "of type 'bert', not 'fair'"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "fair", "prediction": "words"}'),
+            "could not be loaded: .*'words'.*newer version",
+        ),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "catalogue.safetensors").unlink(), "could not be loaded: .*catalogue.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "could not be loaded"),
