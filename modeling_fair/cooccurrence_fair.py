@@ -8,7 +8,7 @@ from scipy import sparse
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
 # What validation chooses from: weights of similar items beside the counts, looked at with a prior of weight 1, and
-# then weights of the prior.
+# then weights of the prior, which are doubled for as long as the largest is best.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
 PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -145,6 +145,9 @@ def choose_prior(
     best_similar = max(SIMILAR_WEIGHTS, key=lambda of_similar: score(of_similar, weight or 1.0))
     weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
     best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
+    while not weight and best == weights[-1]:  # models of codes are sure of themselves, so that theirs is larger
+        weights.append(2 * best)
+        best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
     return add_similar(counts, similar, best_similar), best, tried
 
 

@@ -69,14 +69,15 @@ def test_the_prior_is_the_best_in_validation():
 
         return validate
 
-    for share, weight in ((0.0, 3.0), (2.0, 0.5), (6.0, 0.0)):
+    for share, weight, more in ((0.0, 3.0, [6.0]), (2.0, 0.5, []), (6.0, 0.0, []), (0.0, 11.0, [6.0, 12.0, 24.0])):
         calls: list[tuple[float, float]] = []
         validate = validate_for(share, weight)
         without, calls = validate(counts, 0.0), []
         made, chosen, tried = choose_prior(counts, similar, without, validate)
-        assert chosen == weight and (not weight or shares[made.sum()] == share)
+        assert chosen == (12.0 if weight == 11.0 else weight) and (not weight or shares[made.sum()] == share)
         # What is known already is not evaluated again: no prior at all, and no setting twice.
-        assert len(set(calls)) == len(calls) == len(tried) - 1 == 2 + len(PRIOR_WEIGHTS)
+        assert len(set(calls)) == len(calls) == len(tried) - 1 == 2 + len(PRIOR_WEIGHTS) + len(more)
+        assert [of_prior for _, of_prior in calls if of_prior > PRIOR_WEIGHTS[-1]] == more, "doubled while it pays"
     calls = []
     made, chosen, _ = choose_prior(counts, similar, without, validate_for(2.0, 0.5), weight=1.7)
     assert chosen == 1.7 and shares[made.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}
