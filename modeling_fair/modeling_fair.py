@@ -118,7 +118,8 @@ class FairDecoderLayer(GradientCheckpointingLayer):
 
 
 class BrokenCheckpointError(SafetensorError):
-    """A checkpoint without whole weights. No `OSError` or `ValueError`, which `pipeline` buries in a traceback."""
+    """A checkpoint without whole weights. An `OSError`, `ValueError` or `RuntimeError`, `pipeline` would bury in a
+    traceback."""
 
 
 class FairPreTrainedModel(PreTrainedModel):
@@ -145,7 +146,8 @@ class FairPreTrainedModel(PreTrainedModel):
         """As of all models of transformers.
 
         Raises:
-            BrokenCheckpointError: for a folder that lacks weights or holds half a file of them.
+            BrokenCheckpointError: for a folder that lacks weights, or holds half a file of them or those of another
+                configuration.
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -153,6 +155,13 @@ class FairPreTrainedModel(PreTrainedModel):
             raise BrokenCheckpointError(
                 f"The weights of {pretrained_model_name_or_path} are no whole safetensors file ({error}): fetch the "
                 "folder again."
+            ) from error
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise BrokenCheckpointError(
+                f"The weights of {pretrained_model_name_or_path} have other shapes than its config.json says: fetch "
+                "the whole folder again."
             ) from error
         except OSError as error:
             folder = Path(str(pretrained_model_name_or_path))

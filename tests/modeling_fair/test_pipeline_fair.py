@@ -300,6 +300,7 @@ def test_a_pipeline_is_saved_anywhere(recommender, folder, tmp_path):
     [
         ("model.safetensors", None, SafetensorError, "copy has no model.safetensors: fetch the whole folder"),
         ("model.safetensors", b"half", SafetensorError, "copy are no whole safetensors file"),
+        ("config.json", b'{"model_type": "fair"}', SafetensorError, "copy have other shapes than its config.json"),
         ("item_codes.safetensors", None, ValueError, "copy lacks item_codes.safetensors: fetch the whole folder"),
         ("item_codes.safetensors", b"half", ValueError, "item_codes.safetensors is not a whole safetensors file"),
         ("config.json", None, ValueError, "Unrecognized model in .*copy"),
