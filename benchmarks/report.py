@@ -1,4 +1,4 @@
-"""Write docs/measured.md's table of measured speeds from the records in benchmarks/results.
+"""Write docs/measured.md's tables of speeds and of what noise does from the records in benchmarks/results.
 
 python -m benchmarks.report
 """
@@ -7,9 +7,11 @@ import json
 from typing import Any
 
 from benchmarks.records import MEASURED, RESULTS, write_between
+from benchmarks.robustness import table
 from modeling_fair.markdown_fair import markdown_table
 
 BEGIN, END = "<!-- speeds: made by benchmarks/report.py -->\n", "<!-- /speeds -->\n"
+NOISE_BEGIN, NOISE_END = "<!-- noise: made by benchmarks/report.py -->\n", "<!-- /noise -->\n"
 # Figure, what it says, what it is held against, format. The JSON files have more.
 ROWS = [
     ("train_targets_ratio", "targets/s in RPG's configuration, d 448", "GPT2Model, padded, all heads", "{:.1f} x"),
@@ -61,8 +63,15 @@ def speeds(records: dict[str, dict[str, Any]]) -> str:
     return f"{markdown_table(['measured', 'against', 'figure', 'name in benchmarks/results'], rows)}\n\n{commands}\n"
 
 
+def noise() -> str:
+    """The table of benchmarks/robustness.py, with what made it."""
+    figures = json.loads((RESULTS / "robustness.json").read_text(encoding="utf-8"))
+    return f"{table(figures)}\n\n* `{figures[0]['command']}` ({figures[0]['commit'][:7]})\n"
+
+
 def main() -> None:
     write_between(MEASURED, BEGIN, speeds(read_records()), END)
+    write_between(MEASURED, NOISE_BEGIN, noise(), NOISE_END)
 
 
 if __name__ == "__main__":

@@ -87,9 +87,10 @@ def test_the_readme_shows_the_records():
     text = records.MEASURED.read_text(encoding="utf-8")
     shown = text.split(report.BEGIN)[1].split(report.END)[0]
     assert shown == report.speeds(report.read_records()), "run python -m benchmarks.report"
+    assert text.split(report.NOISE_BEGIN)[1].split(report.NOISE_END)[0] == report.noise()
 
 
-@pytest.mark.parametrize("name", ["train_speed", "decode_speed", "scale", "streaming"])
+@pytest.mark.parametrize("name", ["train_speed", "decode_speed", "scale", "streaming", "robustness"])
 def test_every_benchmark_says_how_it_is_run(name, capsys, monkeypatch):
     module = __import__(f"benchmarks.{name}", fromlist=[name])
     monkeypatch.setattr(sys, "argv", [name, "--help"])
