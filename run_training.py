@@ -40,7 +40,7 @@ from data_fair import (
     split_leave_one_out,
 )
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
+from modeling_fair.cooccurrence_fair import ChosenPrior, choose_prior, prior_parts
 from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import DEFAULT_TEXT_ENCODER, FairTokenizer
@@ -426,8 +426,8 @@ def prepare(arguments: list[str]) -> Job:
     return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
 
 
-def add_prior(trainer: FairTrainer, without: dict[str, float]) -> dict[str, Any]:
-    """Add the prior to a trained model, whose validation metrics without it are known; returns what was tried."""
+def add_prior(trainer: FairTrainer, without: dict[str, float]) -> ChosenPrior:
+    """Add the prior that is best to a trained model, whose validation metrics without it are known."""
     model = trainer.model
     assert isinstance(model, FairForGenerativeRecommendation)
     assert isinstance(trainer.train_dataset, Dataset)
@@ -437,9 +437,9 @@ def add_prior(trainer: FairTrainer, without: dict[str, float]) -> dict[str, Any]
         return plain_names(trainer.evaluate())
 
     parts = prior_parts(trainer.train_dataset, trainer.processing_class)
-    counts, weight, tried = choose_prior(*parts, plain_names(without), validate, model.config.prior_weight)
-    model.set_prior(counts if weight else None, weight)
-    return {"priors": tried}
+    chosen = choose_prior(*parts, without, validate, model.config.prior_weight)
+    model.set_prior(chosen.counts if chosen.weight else None, chosen.weight)
+    return chosen
 
 
 def plain_names(metrics: dict[str, float]) -> dict[str, float]:
@@ -454,21 +454,20 @@ def train(job: Job) -> dict[str, Any]:
         assert isinstance(trainer.model, FairForGenerativeRecommendation)
         trainer.model.set_prior(None, trainer.model.config.prior_weight)
     trainer.train(resume_from_checkpoint=job.resume)
-    prior, without = {}, {}
+    validation, tried = plain_names(trainer.evaluate()), {}
+
+    def test() -> dict[str, float]:
+        return plain_names(trainer.evaluate(job.test_dataset, metric_key_prefix="test"))
+
+    evaluated = {"validation": validation, "test": test()}
     if job.cooccurrence_prior:
-        without = {
-            "validation_without_prior": trainer.evaluate(),
-            "test_without_prior": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
-        }
-        prior = add_prior(trainer, without["validation_without_prior"])
-    evaluated = {
-        "validation": trainer.evaluate(),
-        "test": trainer.evaluate(job.test_dataset, metric_key_prefix="test"),
-        **without,
-    }
+        without = {f"{split}_without_prior": metrics for split, metrics in evaluated.items()}
+        chosen = add_prior(trainer, validation)
+        evaluated = {"validation": chosen.validation, "test": test(), **without}
+        tried = {"priors": chosen.tried}
     results = {
-        "results": {split: plain_names(metrics) for split, metrics in evaluated.items()},
-        **prior,
+        "results": evaluated,
+        **tried,
         "train_seconds": sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history),
         **job.record,
         "config": job.model_config().to_dict(),

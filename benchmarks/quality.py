@@ -163,13 +163,14 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
         return lambda histories: scores(histories) + added(histories)
 
     alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
-    counts, weight, tried = choose_prior(
+    chosen = choose_prior(
         *prior_parts(prepared["train"], tokenizer),
         alone["validation"],
         lambda counts, weight: evaluate(both(counts, weight), prepared["validation"], items),
     )
-    fused = {split: evaluate(both(counts, weight), prepared[split], items) for split in ("validation", "test")}
-    return {"results": alone, "results_with_prior": fused, "priors": tried}
+    test = evaluate(both(chosen.counts, chosen.weight), prepared["test"], items)
+    fused = {"validation": chosen.validation, "test": test}
+    return {"results": alone, "results_with_prior": fused, "priors": chosen.tried}
 
 
 def popularity(data: Data, seed: int) -> dict[str, Any]:

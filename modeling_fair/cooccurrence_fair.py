@@ -1,6 +1,7 @@
 """Count which items stand near each other in training sequences, and which are alike: what the prior holds."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,30 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
     return counts, similar_items(vectors)
 
 
+@dataclass
+class ChosenPrior:
+    """What `choose_prior` found.
+
+    Args:
+        counts: of the prior that is best.
+        weight: its weight, 0 where none is best.
+        validation: validation metrics with it.
+        tried: all that was evaluated: `{"similar_weight", "prior_weight", "validation"}` each.
+    """
+
+    counts: Any
+    weight: float
+    validation: dict[str, float]
+    tried: list[dict[str, Any]]
+
+
 def choose_prior(
     counts: Any,
     similar: Any,
     without: dict[str, float],
     validate: Callable[[Any, float], dict[str, float]],
     weight: float = 0.0,
-) -> tuple[Any, float, list[dict[str, Any]]]:
+) -> ChosenPrior:
     """The prior that is best in validation.
 
     Args:
@@ -127,20 +145,15 @@ def choose_prior(
         without: validation metrics without a prior.
         validate: those with a prior of some counts and weight.
         weight: of the prior, where it is not to be chosen.
-
-    Returns:
-        Its counts and its weight (0 where none is best), and what was tried.
     """
-    tried: list[dict[str, Any]] = []
+    tried: dict[tuple[float, float], dict[str, float]] = {}
 
     def score(of_similar: float, of_prior: float) -> float:
-        known = [one for one in tried if (one["similar_weight"], one["prior_weight"]) == (of_similar, of_prior)]
-        if not known:
-            metrics = validate(add_similar(counts, similar, of_similar), of_prior) if of_prior else without
-            known = [{"similar_weight": of_similar, "prior_weight": of_prior, "validation": metrics}]
-            tried.extend(known)
+        key = (of_similar, of_prior)
+        if key not in tried:
+            tried[key] = validate(add_similar(counts, similar, of_similar), of_prior) if of_prior else without
         # Mean of seen items kept and removed: the two want different weights.
-        return known[0]["validation"]["ndcg@10"] + known[0]["validation"]["ndcg@10_seen_removed"]
+        return tried[key]["ndcg@10"] + tried[key]["ndcg@10_seen_removed"]
 
     best_similar = max(SIMILAR_WEIGHTS, key=lambda of_similar: score(of_similar, weight or 1.0))
     weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
@@ -148,7 +161,8 @@ def choose_prior(
     while not weight and best == weights[-1]:  # models of codes are sure of themselves, so that theirs is larger
         weights.append(2 * best)
         best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
-    return add_similar(counts, similar, best_similar), best, tried
+    listed = [{"similar_weight": key[0], "prior_weight": key[1], "validation": tried[key]} for key in tried]
+    return ChosenPrior(add_similar(counts, similar, best_similar), best, tried[best_similar, best], listed)
 
 
 def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:

@@ -73,11 +73,14 @@ def test_the_prior_is_the_best_in_validation():
         calls: list[tuple[float, float]] = []
         validate = validate_for(share, weight)
         without, calls = validate(counts, 0.0), []
-        made, chosen, tried = choose_prior(counts, similar, without, validate)
-        assert chosen == (12.0 if weight == 11.0 else weight) and (not weight or shares[made.sum()] == share)
+        chosen = choose_prior(counts, similar, without, validate)
+        assert chosen.weight == (12.0 if weight == 11.0 else weight)
+        assert not weight or shares[chosen.counts.sum()] == share
+        best = max(chosen.tried, key=lambda one: one["validation"]["ndcg@10"])
+        assert (best["prior_weight"], best["validation"]) == (chosen.weight, chosen.validation)
         # What is known already is not evaluated again: no prior at all, and no setting twice.
-        assert len(set(calls)) == len(calls) == len(tried) - 1 == 2 + len(PRIOR_WEIGHTS) + len(more)
+        assert len(set(calls)) == len(calls) == len(chosen.tried) - 1 == 2 + len(PRIOR_WEIGHTS) + len(more)
         assert [of_prior for _, of_prior in calls if of_prior > PRIOR_WEIGHTS[-1]] == more, "doubled while it pays"
     calls = []
-    made, chosen, _ = choose_prior(counts, similar, without, validate_for(2.0, 0.5), weight=1.7)
-    assert chosen == 1.7 and shares[made.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}
+    chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5), weight=1.7)
+    assert chosen.weight == 1.7 and shares[chosen.counts.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}
