@@ -215,10 +215,12 @@ def sasrec(data: Data, seed: int) -> dict[str, Any]:
     interrupted run goes on with the next one."""
     prepared, tokenizer = data.prepared(seed)
     items = len(tokenizer.item_codes)
-    curves, models = [], []
+    curves, models, resumed = [], [], False
     for number, settings in enumerate(SASREC):
         kept = data.work / f"{run_name('sasrec', data.name, seed)}_setting{number}.safetensors"
-        if not kept.exists():
+        if kept.exists():
+            resumed = True
+        else:
             model, curve = _sasrec(settings, prepared, items, seed)
             about = json.dumps({"settings": settings, "curve": curve})
             part = kept.with_suffix(".tmp")
@@ -234,7 +236,7 @@ def sasrec(data: Data, seed: int) -> dict[str, Any]:
     model = SASRec(items, **SASREC[best]).eval()
     model.load_state_dict(load_file(models[best]))
     tried = [{**settings, f"validation_{SELECT}": curve} for settings, curve in zip(SASREC, curves, strict=True)]
-    return {**with_prior(model.scores, prepared, tokenizer), "tried": tried}
+    return {**with_prior(model.scores, prepared, tokenizer), "tried": tried, "resumed": resumed}
 
 
 def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) -> tuple[SASRec, list[float]]:
