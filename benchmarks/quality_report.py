@@ -22,11 +22,11 @@ NAMES = {
     "prior": "FAIR's prior alone (counts and similar items, no learning)",
     "sasrec": "SASRec, full softmax, tuned",
     "tiger": "TIGER",
-    "rpg": "RPG's configuration",
-    "fair_paper": "FAIR, the paper's configuration",
-    "fair_paper_no_fam": "the same, standard attention",
-    "fair_paper_no_nrt": "the same, no NRT",
-    "fair_paper_no_mim": "the same, no MIM",
+    "rpg": "RPG",
+    "fair_paper": "FAIR paper",
+    "fair_paper_no_fam": "FAIR paper, standard attention",
+    "fair_paper_no_nrt": "FAIR paper, no NRT",
+    "fair_paper_no_mim": "FAIR paper, no MIM",
     "fair_best": "FAIR best",
     "fair_best_standard": "FAIR best, standard attention",
     "fair_best_no_residuals": "FAIR best, no item residuals",
@@ -36,7 +36,13 @@ FUSED = " + prior"
 # What the README shows.
 SHORT_BEGIN, SHORT_END = "<!-- results: made by benchmarks/quality_report.py -->\n", "<!-- /results -->\n"
 SHORT_METRICS = ("recall@10", "ndcg@10")
-SHORT = ("popularity", "counting", "sasrec", "tiger", "rpg", "fair_paper", "prior", "fair_best")
+SHORT = (
+    "popularity",
+    "counting",
+    "prior",
+    *(model + fused for fused in ("", FUSED) for model in ("sasrec", "tiger", "rpg", "fair_paper")),
+    "fair_best",
+)
 
 
 def read_records() -> list[dict[str, Any]]:
@@ -114,7 +120,7 @@ def short_table(records: list[dict[str, Any]]) -> str:
                 pair = [statistics.mean(test[name + suffix] for test in tests) for name in SHORT_METRICS if tests]
                 cells.append(" / ".join(f"{mean:.4f}" for mean in pair) or "not run")
         if any(cell != "not run" for cell in cells):
-            rows.append([NAMES[model], *cells])
+            rows.append([name_of(model), *cells])
     header = ["test", *(f"{of_set.capitalize()}, {protocol}" for of_set in sets for protocol in PROTOCOLS)]
     return f"{markdown_table(header, rows)}\n"
 
