@@ -38,10 +38,11 @@ from modeling_fair.metrics_fair import evaluate_ranks
 from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
 from modeling_fair.trainer_fair import RANKED, bf16_is_fast
-from run_training import item_counts, provenance, write_json
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
+from training_fair.inputs import item_counts
+from training_fair.records import provenance, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = Path(__file__).parent / "results" / "quality"

@@ -12,7 +12,7 @@ from benchmarks.quality import RECORDS
 from benchmarks.quality_plots import draw
 from benchmarks.records import MEASURED, README, write_between
 from modeling_fair.markdown_fair import markdown_table
-from run_training import write_json
+from training_fair.records import write_json
 
 BEGIN, END = "<!-- quality: made by benchmarks/quality_report.py -->\n", "<!-- /quality -->\n"
 PROTOCOLS = {"kept": "", "removed": "_seen_removed"}

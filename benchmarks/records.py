@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from run_training import provenance, write_json
+from training_fair.records import provenance, write_json
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"

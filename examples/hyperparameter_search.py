@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer  # noqa: E402
-from run_training import Job, prepare, write_json  # noqa: E402
+from run_training import Job, prepare  # noqa: E402
+from training_fair.records import write_json  # noqa: E402
 
 
 def read_space(path: str) -> dict[str, Any]:

@@ -7,18 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from safetensors.numpy import load_file
 from transformers import pipeline
 
-from modeling_fair import FairConfig
-from run_training import item_counts, main, parse_arguments
+from run_training import main
 from tokenization_fair import streaming_fair
 from tokenization_fair.codebooks_fair import Codebooks
 
@@ -121,22 +118,6 @@ def test_a_run_that_stopped_while_tokenising_goes_on_there(shop, tmp_path, monke
         main(arguments({**shop, "out": str(tmp_path / "other")}, *work, "--pca_dim", "8"))
 
 
-def test_counting_items_reads_batches_from_disk(tmp_path):
-    users = [[f"i{n % 7}", f"i{n % 3}"] for n in range(5_000)]
-    Dataset.from_dict({"user_id": [f"u{n}" for n in range(5_000)], "item_ids": users}).to_parquet(
-        tmp_path / "s.parquet"
-    )
-    items = Dataset.from_dict({"item_id": [f"i{n}" for n in range(9)]})
-    sequences = Dataset.from_parquet(str(tmp_path / "s.parquet"), cache_dir=str(tmp_path))
-    expected = Counter(item for user in users for item in user)
-    for order in (list(range(9)), [8, 3, 4, 1, 0, 2, 7, 6, 5]):
-        counts = item_counts(sequences, items.select(order))
-        assert counts.tolist() == [expected[f"i{n}"] for n in order]
-    assert item_counts(sequences.select([1, 8]), items).sum() == 4
-    with pytest.raises(ValueError, match="5 item.*'i2'"):
-        item_counts(sequences, items.select([0, 1]))
-
-
 def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     main(arguments(shop, "--max_steps", "2"))
     old = load_file(Path(shop["out"]) / "item_codes.safetensors")["item_codes"]
@@ -182,27 +163,6 @@ def test_accelerate_launch(shop, launcher, processes):
     assert f"Training on {processes} process(es)." in run.stdout
     assert run.stdout.count("Saved model, tokenizer and catalogue") == 1
     assert len(pipeline("recommendation", model=shop["out"])({"history": ["p1"]}, top_k=3)) == 3
-
-
-def test_settings_from_a_file_are_overruled_by_flags(tmp_path):
-    path = tmp_path / "settings.yaml"
-    path.write_text(f"dataset: demo\noutput_dir: {tmp_path}\nhidden_size: 64\nlearning_rate: 1.0e-3\nuse_cpu: true\n")
-    data, _, model, args = parse_arguments([str(path), "--hidden_size", "96"])
-    assert (data.dataset, model.hidden_size, args.learning_rate) == ("demo", 96, 1e-3)
-    data, *_ = parse_arguments([str(path), "--sequences_file", "s.txt"])
-    assert (data.dataset, data.sequences_file) == (None, "s.txt"), "a source given as a flag replaces the file's"
-    path.write_text("hiden_size: 64\n")
-    with pytest.raises(ValueError, match="settings.yaml sets hiden_size"):
-        parse_arguments([str(path)])
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_file_parses(path):
-    """Those of a data set are whole; recipes are given data."""
-    data, tokenizer, model, args = parse_arguments([str(path)])
-    recipe = path.stem in ("fair_best", "fair_paper", "rpg")
-    assert (data.dataset is None) == recipe and args.output_dir
-    FairConfig(**vars(model), num_known_items=int(model.item_residuals))
 
 
 @pytest.mark.parametrize(

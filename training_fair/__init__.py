@@ -1,0 +1,1 @@
+"""What run_training.py is made of: its settings, its inputs and its records."""

@@ -1,0 +1,132 @@
+"""The settings of run_training.py: flags, or a YAML or JSON file."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from modeling_fair import FairConfig, FairTrainingArguments
+from tokenization_fair import DEFAULT_TEXT_ENCODER
+
+SOURCES = ("dataset", "sequences_file", "interactions_file", "amazon_reviews")
+
+
+@dataclass
+class DataArguments:
+    """Where interactions and items come from: one of dataset, sequences_file, interactions_file, amazon_reviews."""
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "named data set: demo, amazon_2014:<Category> or movielens:100k"}
+    )
+    sequences_file: str | None = field(
+        default=None, metadata={"help": "lines of 'user item item …', oldest first, plain or gzipped"}
+    )
+    interactions_file: list[str] | None = field(
+        default=None, metadata={"help": "CSV, JSONL or Parquet files, one interaction a row, plain or gzipped"}
+    )
+    amazon_reviews: str | None = field(default=None, metadata={"help": "raw Amazon review file"})
+    amazon_metadata: str | None = field(default=None, metadata={"help": "raw Amazon metadata file"})
+    amazon_year: int = field(default=2014, metadata={"help": "release of the raw Amazon files: 2014, 2018 or 2023"})
+    items_file: list[str] | None = field(
+        default=None, metadata={"help": "CSV, JSONL or Parquet files, one item a row"}
+    )
+    item_embeddings: str | None = field(
+        default=None, metadata={"help": ".npy of (items, dim) floats in the order of the items file, instead of text"}
+    )
+    user_column: str = field(default="user_id", metadata={"help": "of the interactions file"})
+    item_column: str = field(default="item_id", metadata={"help": "of the interactions file"})
+    timestamp_column: str | None = field(
+        default="timestamp", metadata={"help": "of the interactions file; 'none' if the rows are in order of time"}
+    )
+    item_id_column: str | None = field(
+        default=None, metadata={"help": "of the items file; default the first of item_id, id, asin, parent_asin"}
+    )
+    title_column: str = field(default="title", metadata={"help": "of the items file: what names an item in results"})
+    text_fields: list[str] | None = field(
+        default=None, metadata={"help": "columns of the items file that make the text; default all that are known"}
+    )
+    allow_items_without_text: bool = field(
+        default=False, metadata={"help": "keep items without any text instead of stopping at the first"}
+    )
+    k_core: int = field(
+        default=0, metadata={"help": "drop users and items with fewer interactions, until none is left"}
+    )
+    split: str = field(
+        default="leave_one_out", metadata={"help": "evaluation split", "choices": ["leave_one_out", "global_time"]}
+    )
+    validation_share: float = field(default=0.1, metadata={"help": "share of interactions, for the global_time split"})
+    test_share: float = field(default=0.1, metadata={"help": "share of interactions, for the global_time split"})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "where prepared data are kept; default datasets' own"}
+    )
+
+
+@dataclass
+class TokenizerArguments:
+    """How items get codes; num_codebooks and codebook_size are fields of the model."""
+
+    text_encoder: str = field(
+        default=DEFAULT_TEXT_ENCODER, metadata={"help": "sentence-transformers name or folder, or tfidf"}
+    )
+    pca_dim: int = field(default=128, metadata={"help": "dimensions that PCA keeps of the text vectors"})
+    whiten: bool = field(default=True, metadata={"help": "whether PCA scales its dimensions to equal variance"})
+    collisions: str = field(
+        default="resolve", metadata={"help": "items with equal codes", "choices": ["resolve", "keep"]}
+    )
+    tokenizer_work_dir: str | None = field(
+        default=None,
+        metadata={"help": "folder that keeps finished batches of items, for a run that goes on where one stopped"},
+    )
+    cooccurrence_prior: bool = field(
+        default=False,
+        metadata={
+            "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight or, "
+            "where that is 0, the weight that is best in validation"
+        },
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "FAIR checkpoint to go on from, with its tokenizer; items it lacks are added"}
+    )
+
+
+# What a checkpoint to go on from has settled already.
+OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
+# Fields of the model that follow from the tokenizer and the data.
+DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
+
+# The model's other fields are flags under their own names and defaults.
+ModelArguments = dataclasses.make_dataclass(
+    "ModelArguments",
+    [
+        (spec.name, type(spec.default), field(default=spec.default, metadata={"help": "see FairConfig"}))
+        for spec in dataclasses.fields(FairConfig)
+        if spec.name in FairConfig.__annotations__ and spec.name not in DERIVED
+    ],
+)
+
+
+def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArguments, Any, FairTrainingArguments]:
+    """Flags, after an optional YAML or JSON file whose settings they overrule.
+
+    Raises:
+        ValueError: naming a setting of the file that is no flag.
+    """
+    groups: Any = (DataArguments, TokenizerArguments, ModelArguments, FairTrainingArguments)
+    parser = HfArgumentParser(groups)
+    if arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
+        with open(arguments[0], encoding="utf-8") as file:
+            try:
+                settings = yaml.safe_load(file) or {}  # JSON is YAML
+            except yaml.YAMLError as error:
+                raise ValueError(f"{arguments[0]} is not valid YAML: {' '.join(str(error).split())}") from error
+        known = {action.dest: action for action in parser._actions}
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"{arguments[0]} sets {', '.join(unknown)}, which no flag does: see --help.")
+        arguments = arguments[1:]
+        if {argument.split("=")[0].replace("-", "_") for argument in arguments} & {f"__{name}" for name in SOURCES}:
+            settings = {name: value for name, value in settings.items() if name not in SOURCES}
+        listed = {name for name in settings if known[name].nargs in ("+", "*") and isinstance(settings[name], str)}
+        parser.set_defaults(**{name: [value] if name in listed else value for name, value in settings.items()})
+    return parser.parse_args_into_dataclasses(arguments)  # type: ignore[return-value]
