@@ -85,6 +85,11 @@ def eager_attention_forward(
     return (attention_map @ value).transpose(1, 2), attention_map, branches
 
 
+class ResidualProjection(nn.Linear):
+    """The last product of a block, 0 at the start: a state is then the item's vector, and what is predicted are items
+    of similar codes. Item vectors are small at first, and blocks of random weights drowned them."""
+
+
 class FairAttention(nn.Module):
     """Multi-head attention of one or two branches, see the top of this file."""
 
@@ -102,7 +107,7 @@ class FairAttention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, branches_width, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, branches_width, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.o_proj = ResidualProjection(config.hidden_size, config.hidden_size, bias=False)
         if self.num_branches == 2:
             self.log_lambda1 = nn.Parameter(torch.full((self.num_heads,), math.log(config.lambda1_init)))
             self.log_lambda2 = nn.Parameter(torch.full((self.num_heads,), math.log(config.lambda2_init)))

@@ -8,6 +8,11 @@ from .configuration_fair import FairConfig
 from .decoding_fair import CHUNK_ITEMS
 
 
+class PositionEmbedding(nn.Embedding):
+    """What the place in a history adds to an item's vector. A class of its own, since transformers starts modules of
+    other packages that hold no parameter themselves (here `FairEmbeddings`) with nothing but their children's."""
+
+
 class FairEmbeddings(nn.Module):
     """An item's vector is the mean of the embeddings of its codes. Where items are predicted it has length 1: that of
 
@@ -21,7 +26,7 @@ class FairEmbeddings(nn.Module):
         self.codebook_size = config.codebook_size
         # All codebooks one after the other; the row after the last code is the mask code, shared by all codebooks.
         self.codes = nn.Embedding(config.num_codebooks * config.codebook_size + 1, config.hidden_size)
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.positions = PositionEmbedding(config.max_position_embeddings, config.hidden_size)
         self.predicts_items = config.prediction == "items"
         self.residuals: nn.Embedding | None = None
         if config.item_residuals:  # the last row, always 0, is that of all unknown items

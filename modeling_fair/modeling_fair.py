@@ -19,10 +19,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention_fair import FairAttention
+from .attention_fair import FairAttention, ResidualProjection
 from .configuration_fair import FairConfig
 from .decoding_fair import ItemTerms, RecommendOutput, last_item_states
-from .embeddings_fair import FairEmbeddings
+from .embeddings_fair import FairEmbeddings, PositionEmbedding
 from .heads_fair import FairPredictionHeads, TiedPrediction
 from .index_fair import ItemIndex
 from .norm_fair import FairRMSNorm
@@ -88,7 +88,7 @@ class FairMLP(nn.Module):
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.down_proj = ResidualProjection(config.intermediate_size, config.hidden_size, bias=False)
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -180,11 +180,13 @@ class FairPreTrainedModel(PreTrainedModel):
         elif isinstance(module, CoOccurrencePrior):
             for buffer in module.buffers():
                 init.zeros_(buffer)
-        elif isinstance(module, FairEmbeddings):
+        elif isinstance(module, PositionEmbedding):
             # An item is a mean of code embeddings, whose deviation is smaller by this root. With positions of the full
-            # one, items drowned in them and learning was seen to start later (MTP 5.28 against 5.24 at step 300).
+            # one, items drowned in them and learning started later.
             std = self.config.initializer_range / self.config.num_codebooks**0.5
-            init.normal_(module.positions.weight, mean=0.0, std=std)
+            init.normal_(module.weight, mean=0.0, std=std)
+        elif isinstance(module, ResidualProjection):
+            init.zeros_(module.weight)
         elif isinstance(module, FairPredictionHeads):
             init.zeros_(module.weight)
             init.zeros_(module.bias)

@@ -45,9 +45,20 @@ def test_logits_are_cosines_with_the_tied_embeddings(make_model, inputs):
     torch.testing.assert_close(output.logits[2, 0, 3], by_hand)
 
 
-def test_heads_start_as_the_identity(config):
-    model = FairForGenerativeRecommendation(config)
+def test_heads_and_layers_start_as_the_identity(config, inputs):
+    model = FairForGenerativeRecommendation(config).eval()
     assert (model.heads.weight == 0).all() and (model.heads.bias == 0).all()
+    *_, vectors, state = model.model(inputs, output_hidden_states=True).hidden_states
+    embeddings = model.model.embeddings
+    assert torch.equal(vectors, embeddings.item_vectors(inputs) + embeddings.positions.weight[: inputs.shape[1]])
+    torch.testing.assert_close(state, model.model.norm(vectors))
+
+
+def test_positions_start_no_larger_than_items():
+    torch.manual_seed(0)
+    embeddings = FairForGenerativeRecommendation(FairConfig(hidden_size=64, intermediate_size=64)).model.embeddings
+    vectors = embeddings.item_vectors(torch.randint(256, (1000, 32)))
+    assert embeddings.positions.weight.std().item() == pytest.approx(vectors.std().item(), rel=0.05)
 
 
 def test_code_embeddings_are_stored_once_and_learn_from_both_sides(make_model, inputs, tmp_path):
