@@ -60,6 +60,8 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),
     "fair_best_permuted_codes": ("fair_best", {}),  # every item has the text vector of another
 }
+# Those that are only compared with each other, without a prior.
+ABLATIONS = ("fair_paper_no_fam", "fair_paper_no_nrt", "fair_paper_no_mim")
 # What counting is tuned over, one parameter after the other, twice.
 COUNTING = {
     "window": (4, 8, 16),
@@ -298,6 +300,7 @@ OWN: dict[str, Callable[[Data, int], dict[str, Any]]] = {
 def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, Any]:
     """A run of run_training.py, which goes on from its last checkpoint where it was interrupted."""
     config, changes = CONFIGURED[model]
+    fused = model not in ABLATIONS
     output = data.work / run_name(model, data.name, seed)
     flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
     resumed = any(output.glob("checkpoint-*"))
@@ -308,20 +311,20 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     of_data += ["--tokenizer_work_dir", str(data.codes(seed, permuted))]
     results = run_training(
         [str(ROOT / f"configs/{config}.yaml"), *of_data, "--output_dir", str(output), "--seed", str(seed)]
-        + ["--cooccurrence_prior", "true", "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
+        + ["--cooccurrence_prior", str(fused), "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     curve = [log["eval_ndcg@10"] for log in training_logs(state["log_history"]) if "eval_ndcg@10" in log]
-    alone = {split: results["results"][f"{split}_without_prior"] for split in ("validation", "test")}
-    kept = ("train_seconds", "config", "arguments", "id_quality", "priors")
-    return {
+    last = {split: results["results"][split] for split in ("validation", "test")}
+    alone = {split: results["results"].get(f"{split}_without_prior", last[split]) for split in last}
+    made = {
         "results": alone,
-        "results_with_prior": {split: results["results"][split] for split in ("validation", "test")},
         "resumed": resumed,  # then times are those of the last part alone
         f"validation_{SELECT}": curve,
         "by_popularity": by_popularity(output, data),
-        **{name: results[name] for name in kept},
+        **{name: results[name] for name in ("train_seconds", "config", "arguments", "id_quality")},
     }
+    return {**made, "results_with_prior": last, "priors": results["priors"]} if fused else made
 
 
 def by_popularity(checkpoint: Path, data: Data) -> list[dict[str, Any]]:

@@ -45,15 +45,16 @@ def test_records_of_every_kind_of_model(data, monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "SASREC_EPOCHS", 2)
     monkeypatch.setattr(quality, "TIGER_EPOCHS", 1)
     run(monkeypatch, data, "popularity", "counting", "prior", "sasrec", "tiger")
-    run(monkeypatch, data, "fair_best", "fair_best_permuted_codes", "rpg")
+    run(monkeypatch, data, "fair_best", "fair_best_permuted_codes", "rpg", "fair_paper_no_nrt")
     records = {record["model"]: record for record in read_records()}
-    assert len(records) == 8
+    assert len(records) == 9
     for model, record in records.items():
         for split in ("validation", "test"):
             assert 0 <= record["results"][split]["ndcg@10"] <= record["results"][split]["recall@10"] <= 1
         assert record["seconds"] > 0 and record["peak_memory_mib"] > 0 and record["versions"]["torch"]
         assert str(tmp_path) not in json.dumps(record), "no path of the machine"
-        assert ("results_with_prior" in record) == (model not in ("popularity", "counting", "prior"))
+        alone = ("popularity", "counting", "prior", "fair_paper_no_nrt")
+        assert ("results_with_prior" in record) == (model not in alone)
     best, permuted = records["fair_best"], records["fair_best_permuted_codes"]
     assert [group["users"] for group in best["by_popularity"]] == [12] + [2, 2] + [1] * 8
     assert best["config"]["item_residuals"] and best["id_quality"] != permuted["id_quality"]
