@@ -86,8 +86,9 @@ def eager_attention_forward(
 
 
 class ResidualProjection(nn.Linear):
-    """The last product of a block, 0 at the start: a state is then the item's vector, and what is predicted are items
-    of similar codes. Item vectors are small at first, and blocks of random weights drowned them."""
+    """The last product of a block. Where codes are predicted it is 0 at the start: a state is then the item's vector,
+    and what is predicted are items of similar codes. Item vectors are small at first, and blocks of random weights
+    drowned them."""
 
 
 class FairAttention(nn.Module):

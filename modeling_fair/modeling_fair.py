@@ -180,12 +180,13 @@ class FairPreTrainedModel(PreTrainedModel):
         elif isinstance(module, CoOccurrencePrior):
             for buffer in module.buffers():
                 init.zeros_(buffer)
-        elif isinstance(module, PositionEmbedding):
+        elif self.config.prediction == "codes" and isinstance(module, PositionEmbedding):
             # An item is a mean of code embeddings, whose deviation is smaller by this root. With positions of the full
-            # one, items drowned in them and learning started later.
+            # one, items drowned in them and learning started later. Where items are predicted, their vectors have
+            # length 1 from the start, and neither this nor layers that start as the identity was seen to help.
             std = self.config.initializer_range / self.config.num_codebooks**0.5
             init.normal_(module.weight, mean=0.0, std=std)
-        elif isinstance(module, ResidualProjection):
+        elif self.config.prediction == "codes" and isinstance(module, ResidualProjection):
             init.zeros_(module.weight)
         elif isinstance(module, FairPredictionHeads):
             init.zeros_(module.weight)

@@ -54,6 +54,13 @@ def test_heads_and_layers_start_as_the_identity(config, inputs):
     torch.testing.assert_close(state, model.model.norm(vectors))
 
 
+def test_layers_do_not_start_as_the_identity_where_items_are_predicted(config):
+    fields = {**config.to_dict(), "prediction": "items"}
+    model = FairForGenerativeRecommendation(FairConfig(**fields))
+    assert all((layer.self_attn.o_proj.weight != 0).any() for layer in model.model.layers)
+    assert all((layer.mlp.down_proj.weight != 0).any() for layer in model.model.layers)
+
+
 def test_positions_start_no_larger_than_items():
     torch.manual_seed(0)
     embeddings = FairForGenerativeRecommendation(FairConfig(hidden_size=64, intermediate_size=64)).model.embeddings
