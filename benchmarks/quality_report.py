@@ -33,6 +33,12 @@ NAMES = {
     "fair_best_permuted_codes": "FAIR best, items' codes permuted",
 }
 FUSED = " + prior"
+# Of means over seeds, seen items kept: a name, and the two models.
+RATIOS = (
+    ("paper_vs_rpg", "fair_paper", "rpg", "recall@5"),
+    ("focused_vs_standard", "fair_best", "fair_best_standard", "recall@10"),
+    ("focused_vs_standard_alone", "fair_best - prior", "fair_best_standard - prior", "recall@10"),
+)
 # What the README shows.
 SHORT_BEGIN, SHORT_END = "<!-- results: made by benchmarks/quality_report.py -->\n", "<!-- /results -->\n"
 SHORT_METRICS = ("recall@10", "ndcg@10")
@@ -75,11 +81,10 @@ def summary(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[st
                 name = f"{prefix}{of_set}_{protocol}_{metric}"
                 figures.append({"figure": name, "value": statistics.mean(values), "seeds": len(values), **spread})
     for of_set in sorted({of_set for of_set, _ in runs}):
-        if (of_set, "fair_paper") in runs and (of_set, "rpg") in runs:
-            paper, rpg = (
-                statistics.mean(test["recall@5"] for test in runs[of_set, model]) for model in ("fair_paper", "rpg")
-            )
-            figures.append({"figure": f"{of_set}_paper_vs_rpg_recall@5_ratio", "value": paper / rpg})
+        for name, model, other, metric in RATIOS:
+            if (of_set, model) in runs and (of_set, other) in runs:
+                ours, theirs = (statistics.mean(test[metric] for test in runs[of_set, of]) for of in (model, other))
+                figures.append({"figure": f"{of_set}_{name}_{metric}_ratio", "value": ours / theirs})
     return figures
 
 
