@@ -1,5 +1,4 @@
-"""What noise does to attention maps, states and recommendations, and how much an irrelevant item is attended to. Of
-models with two layers.
+"""What noise does to attention maps, states and recommendations, and how much an irrelevant item is attended to.
 
     python -m benchmarks.robustness --data ../shared/data/beauty --checkpoints runs/paper runs/no_nrt
 
@@ -152,10 +151,11 @@ def table(figures: Iterable[dict[str, Any]]) -> str:
     """Figures of `results/robustness.json`: a row a measure, a column a checkpoint."""
     values = {(figure["checkpoint"], figure["measure"]): figure["value"] for figure in figures}
     names = list(dict.fromkeys(name for name, _ in values))
+    measures = {name for _, name in values}
     rows = []
-    for (measured, (what, against)), layer in product(MEASURES.items(), (1, 2)):
+    for (measured, (what, against)), layer in product(MEASURES.items(), range(1, 1 + len(measures))):
         name = measured.format(layer)
-        if layer == 2 and name == measured:  # of no layer
+        if name not in measures or (layer > 1 and name == measured):  # a layer there is not, or a measure of none
             continue
         cells = [f"{values[of, name]:.3f}" if (of, name) in values else "" for of in names]
         rows.append([what.format(layer), against, *cells])
