@@ -3,9 +3,8 @@ retraining and change no weight's shape."""
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +15,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_fair import FairAttention, ResidualProjection
@@ -26,59 +25,10 @@ from .embeddings_fair import FairEmbeddings, PositionEmbedding
 from .heads_fair import FairPredictionHeads, TiedPrediction
 from .index_fair import ItemIndex
 from .norm_fair import FairRMSNorm
+from .outputs_fair import FairModelOutput, FairRecommendationOutput, OutputsWanted
 from .packing_fair import PACKED, Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
 from .prior_fair import CoOccurrencePrior
-
-
-class OutputsWanted(TypedDict, total=False):
-    """Arguments of every forward that say what is returned, each the configuration's where it is not given."""
-
-    output_hidden_states: bool | None
-    output_attentions: bool | None
-    output_branch_attentions: bool | None
-    return_dict: bool | None
-
-
-@dataclass
-class FairModelOutput(ModelOutput):
-    """Output of [`FairModel`].
-
-    Args:
-        last_hidden_state: states, (batch, items, hidden_size); those of padding mean nothing. Packed, (packed,
-            hidden_size), or (batch, hidden_size) where only the last items' were wanted.
-        packing: on `packed=True`, where each history's items stand among the packed states.
-        hidden_states: on `output_hidden_states=True`, the item vectors and the states after each layer.
-        attentions: on `output_attentions=True`, for each layer the map that multiplied V, (batch, heads, items,
-            items): the normalised difference for focused attention, which may hold negative weights.
-        branch_attentions: on `output_branch_attentions=True`, for each layer the softmax maps before the subtraction,
-            (batch, branches, heads, items, items).
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    packing: Packing | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    branch_attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class FairRecommendationOutput(ModelOutput):
-    """Output of [`FairForGenerativeRecommendation`].
-
-    Args:
-        loss: MTP, where labels were given.
-        logits: of the next item's codes, (batch, positions, num_codebooks, codebook_size).
-        last_hidden_state, packing, hidden_states, attentions, branch_attentions: as in [`FairModelOutput`].
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    packing: Packing | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    branch_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class FairMLP(nn.Module):
