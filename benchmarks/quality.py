@@ -51,6 +51,7 @@ SELECT = "ndcg@10"  # validation, seen items kept
 # Models of run_training.py: a configuration and what differs from it.
 CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "rpg": ("rpg", {}),
+    "rpg_same_time": ("rpg", {"num_train_epochs": 20}),  # as long as fair_paper trains
     "fair_paper": ("fair_paper", {}),
     "fair_paper_no_fam": ("fair_paper", {"attention_type": "standard"}),
     "fair_paper_no_nrt": ("fair_paper", {"nrt_weight": 0}),
@@ -60,8 +61,8 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),
     "fair_best_permuted_codes": ("fair_best", {}),  # every item has the text vector of another
 }
-# Those that are only compared with each other, without a prior.
-ABLATIONS = ("fair_paper_no_fam", "fair_paper_no_nrt", "fair_paper_no_mim")
+# Those that are only compared with fair_paper, without a prior.
+ABLATIONS = ("rpg_same_time", "fair_paper_no_fam", "fair_paper_no_nrt", "fair_paper_no_mim")
 # What counting is tuned over, one parameter after the other, twice.
 COUNTING = {
     "window": (4, 8, 16),

@@ -23,6 +23,7 @@ NAMES = {
     "sasrec": "SASRec, full softmax, tuned",
     "tiger": "TIGER",
     "rpg": "RPG",
+    "rpg_same_time": "RPG, trained as long as FAIR paper",
     "fair_paper": "FAIR paper",
     "fair_paper_no_fam": "FAIR paper, standard attention",
     "fair_paper_no_nrt": "FAIR paper, no NRT",
@@ -36,6 +37,7 @@ FUSED = " + prior"
 # Of means over seeds, seen items kept: a name, and the two models.
 RATIOS = (
     ("paper_vs_rpg", "fair_paper", "rpg", "recall@5"),
+    ("paper_vs_rpg_same_time", "fair_paper", "rpg_same_time", "recall@5"),
     ("focused_vs_standard", "fair_best", "fair_best_standard", "recall@10"),
     ("focused_vs_standard_alone", "fair_best - prior", "fair_best_standard - prior", "recall@10"),
 )
