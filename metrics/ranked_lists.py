@@ -48,7 +48,7 @@ class RankedListsMetric(evaluate.Metric, ABC):
 
 def check_whole_number(name: str, value: Any) -> None:
     """Raises ValueError for anything but a whole number of at least 1."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}: give a whole number of at least 1.")
 
 

@@ -109,7 +109,7 @@ def test_batches_add_up():
 def test_bad_input_is_refused():
     good = {"predictions": [["a", "b"], ["c"]], "references": [["a"], ["c"]]}
     for metric in (RECALL, NDCG, MRR):
-        for k in (0, -1, 2.5, "3"):
+        for k in (0, -1, 2.5, "3", True):
             with pytest.raises(ValueError, match="k is .*: give a whole number"):
                 metric.compute(**good, k=k)
         with pytest.raises(ValueError, match=r"predictions\[1\] holds item 'c' twice"):
