@@ -27,7 +27,7 @@ def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], pat
     """
     matplotlib = import_matplotlib()
     shown = [record for record in records if record["dataset"] == dataset and record["model"] in names]
-    colours = {model: f"C{number % 10}" for number, model in enumerate(names)}
+    colours = {model: matplotlib.colormaps["tab20"](number % 20) for number, model in enumerate(names)}
     figure = matplotlib.figure.Figure(figsize=(13, 4.5), layout="constrained")
     learning, targets = figure.subplots(1, 2)
     labelled: set[tuple[Any, str]] = set()
@@ -46,7 +46,7 @@ def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], pat
             line(targets, record, [group["test"]["recall@10_seen_removed"] for group in tenths])
     learning.set(title="Learning, without the prior", xlabel="epoch", ylabel="validation NDCG@10, seen kept")
     targets.set(
-        title="With the prior, by how often targets were met in training",
+        title="By how often targets were met in training, with the prior but for ablations",
         xlabel="tenth of the users, rarest targets first",
         ylabel="test Recall@10, seen removed",
     )

@@ -33,6 +33,7 @@ NAMES = {
     "fair_best_no_residuals": "FAIR best, no item residuals",
     "fair_best_permuted_codes": "FAIR best, items' codes permuted",
 }
+TITLES = {"beauty": "Beauty", "ml-100k": "MovieLens 100k", "sports": "Sports"}
 FUSED = " + prior"
 # Of means over seeds, seen items kept: a name, and the two models.
 RATIOS = (
@@ -90,6 +91,10 @@ def summary(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[st
     return figures
 
 
+def title_of(dataset: str) -> str:
+    return TITLES.get(dataset, dataset.capitalize())
+
+
 def name_of(model: str) -> str:
     plain = model.removesuffix(FUSED).removesuffix(" - prior")
     if model.endswith(" - prior"):
@@ -110,7 +115,7 @@ def tables(records: list[dict[str, Any]]) -> str:
             if tests := runs.get((of_set, model)):
                 means = [statistics.mean(test[metric] for test in tests) for metric in metrics]
                 rows.append([name_of(model), *(f"{mean:.4f}" for mean in means), len(tests)])
-        text += f"{of_set.capitalize()}:\n\n{markdown_table(header, rows)}\n\n"
+        text += f"{title_of(of_set)}:\n\n{markdown_table(header, rows)}\n\n"
     return text + by_popularity(records) + costs(records)
 
 
@@ -128,7 +133,7 @@ def short_table(records: list[dict[str, Any]]) -> str:
                 cells.append(" / ".join(f"{mean:.4f}" for mean in pair) or "not run")
         if any(cell != "not run" for cell in cells):
             rows.append([name_of(model), *cells])
-    header = ["test", *(f"{of_set.capitalize()}, {protocol}" for of_set in sets for protocol in PROTOCOLS)]
+    header = ["test", *(f"{title_of(of_set)}, {protocol}" for of_set in sets for protocol in PROTOCOLS)]
     return f"{markdown_table(header, rows)}\n"
 
 
