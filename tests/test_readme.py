@@ -111,7 +111,7 @@ def test_make_targets_exist():
 def test_files_that_are_named_exist():
     text = "\n".join(PAGES.values())
     folders = "benchmarks|configs|data_fair|docs|examples|images|metrics|modeling_fair|tests|tokenization_fair"
-    names = set(re.findall(rf"(?<![\w/])(?:\.\./)?((?:{folders})/[\w./]*)", text))
+    names = set(re.findall(rf"(?<![\w/])(?:\.\./)?((?:{folders})/[\w./-]*)", text))
     assert names
     for name in names:
         assert (ROOT / name).exists(), name

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from examples.baselines.training import of_similar_length
+
 
 class SASRec(nn.Module):
     """Kang and McAuley, 2018 (arXiv 1808.09781), with cross-entropy over all items in place of one negative, which
@@ -80,9 +82,3 @@ class SASRec(nn.Module):
             states = self(rows)[torch.arange(len(rows)), lengths - 1]
             scores[part] = torch.log_softmax(states.float() @ self.items.weight[:-1].T, dim=1).numpy()
         return scores
-
-
-def of_similar_length(sequences: Sequence[Sequence[int]], groups: int = 8) -> list[np.ndarray]:
-    """Numbers of the sequences in groups of similar length, which need less padding than all together."""
-    order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
-    return [part for part in np.array_split(order, groups) if len(part)]

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from examples.baselines.training import of_similar_length
+
 CODES = 256  # of a digit
 
 
@@ -95,9 +97,13 @@ class TIGER(nn.Module):
     def loss_of(self, batch: list[Sequence[int]], random: np.random.Generator) -> torch.Tensor:
         """Cross-entropy of the codes of one random target of each sequence of catalogue rows."""
         places = [int(random.integers(1, len(sequence))) for sequence in batch]
-        inputs = self._inputs([sequence[:place] for sequence, place in zip(batch, places, strict=True)])
+        histories = [sequence[:place] for sequence, place in zip(batch, places, strict=True)]
         targets = self.tokens[[sequence[place] for sequence, place in zip(batch, places, strict=True)]]
-        return self.t5(**inputs, labels=targets).loss
+        loss = torch.zeros(())
+        for part in of_similar_length(histories):
+            output = self.t5(**self._inputs([histories[number] for number in part]), labels=targets[part])
+            loss = loss + output.loss * len(part) / len(batch)
+        return loss
 
     @torch.no_grad()
     def best(self, histories: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -66,3 +66,9 @@ def _cosine(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def of_similar_length(sequences: Sequence[Sequence[int]], groups: int = 8) -> list[np.ndarray]:
+    """Numbers of the sequences in groups of similar length, which need less padding than all together."""
+    order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
+    return [part for part in np.array_split(order, groups) if len(part)]
