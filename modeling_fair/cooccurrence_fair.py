@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
-# What validation chooses from: weights of similar items beside the counts, looked at with a prior of weight 1, and
-# then weights of the prior, which are doubled for as long as the largest is best.
+# What validation chooses from: weights of similar items beside the counts, and weights of the prior, which are doubled
+# for as long as the largest is best.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
 PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -155,14 +156,24 @@ def choose_prior(
         # Mean of seen items kept and removed: the two want different weights.
         return tried[key]["ndcg@10"] + tried[key]["ndcg@10_seen_removed"]
 
-    best_similar = max(SIMILAR_WEIGHTS, key=lambda of_similar: score(of_similar, weight or 1.0))
     weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
-    best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
-    while not weight and best == weights[-1]:  # models of codes are sure of themselves, so that theirs is larger
-        weights.append(2 * best)
-        best = max(weights, key=lambda of_prior: score(best_similar, of_prior))
+
+    def best_weight(of_similar: float) -> float:
+        best = max(weights, key=lambda of_prior: score(of_similar, of_prior))
+        while not weight and best == weights[-1]:  # models of codes are sure of themselves, so that theirs is larger
+            weights.append(2 * best)
+            best = max(weights, key=lambda of_prior: score(of_similar, of_prior))
+        return best
+
+    # The one given the other, in turns: beside a model that is sure of itself, a prior of weight 1 says little of the
+    # similar items.
+    best, known = (0.0, weight or 1.0), set()
+    while best[1] and best not in known:
+        known.add(best)
+        of_similar = max(SIMILAR_WEIGHTS, key=partial(score, of_prior=best[1]))
+        best = (of_similar, best_weight(of_similar))
     listed = [{"similar_weight": key[0], "prior_weight": key[1], "validation": tried[key]} for key in tried]
-    return ChosenPrior(add_similar(counts, similar, best_similar), best, tried[best_similar, best], listed)
+    return ChosenPrior(add_similar(counts, similar, best[0]), best[1], tried[best], listed)
 
 
 def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:

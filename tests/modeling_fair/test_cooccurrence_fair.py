@@ -56,7 +56,7 @@ def test_decoded_codes_are_near_the_vectors(whiten):
 
 
 def test_the_prior_is_the_best_in_validation():
-    """By the mean of both protocols; similar items first, then the weight. No prior where none is best."""
+    """By the mean of both protocols; similar items and the weight in turns. No prior where none is best."""
     counts = cooccurrence([[0, 1, 2], [2, 3]], 5)
     similar = similar_items(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
     shares = {add_similar(counts, similar, share).sum(): share for share in (0.0, 2.0, 6.0)}
@@ -79,8 +79,16 @@ def test_the_prior_is_the_best_in_validation():
         best = max(chosen.tried, key=lambda one: one["validation"]["ndcg@10"])
         assert (best["prior_weight"], best["validation"]) == (chosen.weight, chosen.validation)
         # What is known already is not evaluated again: no prior at all, and no setting twice.
-        assert len(set(calls)) == len(calls) == len(chosen.tried) - 1 == 2 + len(PRIOR_WEIGHTS) + len(more)
-        assert [of_prior for _, of_prior in calls if of_prior > PRIOR_WEIGHTS[-1]] == more, "doubled while it pays"
+        again = 2 if weight else 0  # the other similar weights, at the prior's own
+        assert len(set(calls)) == len(calls) == len(chosen.tried) - 1 == 2 + len(PRIOR_WEIGHTS) + len(more) + again
+        assert sorted({of_prior for _, of_prior in calls} - {*PRIOR_WEIGHTS}) == more, "doubled while it pays"
+
+    def of_a_sure_model(made, weight):  # a small prior changes nothing, so neither do its similar items
+        value = -abs(weight - 12.0) - abs(shares[made.sum()] - 2.0) * (weight > 3)
+        return {"ndcg@10": value, "ndcg@10_seen_removed": value}
+
+    chosen = choose_prior(counts, similar, of_a_sure_model(counts, 0.0), of_a_sure_model)
+    assert (chosen.weight, shares[chosen.counts.sum()]) == (12.0, 2.0)
     calls = []
     chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5), weight=1.7)
     assert chosen.weight == 1.7 and shares[chosen.counts.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}
