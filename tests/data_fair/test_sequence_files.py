@@ -33,7 +33,7 @@ def test_a_changed_file_is_read_anew(tmp_path, cache):
         ("s.txt", b"u1 1 2\n\nu2\n", ["line 3", "'u2'", "no item"]),
         ("s.txt", b"u1 1 2\nu2 1\nu1 3\n", ["line 3", "'u1' again", "line 1"]),
         ("s.txt", b"u1 1 2\nu\xff2 1\n", ["line 2", "UTF-8"]),
-        ("s.txt.gz", gzip.compress(b"u1 1 2\nu2 1 3\n")[:-12], ["broken gzip"]),
+        ("s.txt.gz", gzip.compress(b"u1 1 2\nu2 1 3\n", mtime=0)[:-12], ["broken gzip"]),
         ("s.txt.gz", b"u1 1 2\n", ["broken gzip"]),
     ],
 )
