@@ -145,13 +145,16 @@ def add_prior(trainer: FairTrainer, without: dict[str, float]) -> ChosenPrior:
     assert isinstance(model, FairForGenerativeRecommendation)
     assert isinstance(trainer.train_dataset, Dataset)
 
-    def validate(counts: Any, weight: float) -> dict[str, float]:
-        model.set_prior(counts if weight else None, weight)
+    def validate(counts: Any, weight: float, repeat: float) -> dict[str, float]:
+        model.set_prior(counts if weight else None, weight, repeat)
         return plain_names(trainer.evaluate())
 
     parts = prior_parts(trainer.train_dataset, trainer.processing_class)
-    chosen = choose_prior(*parts, without, validate, model.config.prior_weight)
-    model.set_prior(chosen.counts if chosen.weight else None, chosen.weight)
+    chosen = choose_prior(*parts, without, validate, model.config.prior_weight, model.config.prior_repeat)
+    if chosen.weight:
+        model.set_prior(chosen.counts, chosen.weight, chosen.repeat)
+    else:
+        model.set_prior(None, 0.0)
     return chosen
 
 
@@ -165,7 +168,7 @@ def train(job: Job) -> dict[str, Any]:
     trainer, output = job.trainer, Path(str(job.trainer.args.output_dir))
     if job.cooccurrence_prior:  # that of a checkpoint to go on from would be part of what is evaluated without one
         assert isinstance(trainer.model, FairForGenerativeRecommendation)
-        trainer.model.set_prior(None, trainer.model.config.prior_weight)
+        trainer.model.set_prior(None, trainer.model.config.prior_weight, trainer.model.config.prior_repeat)
     trainer.train(resume_from_checkpoint=job.resume)
     validation, tried = plain_names(trainer.evaluate()), {}
 

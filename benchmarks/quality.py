@@ -143,9 +143,10 @@ class Data:
         return prepare_datasets(splits, tokenizer), tokenizer
 
 
-def prior_scores(counts: Any, tokenizer: FairTokenizer, weight: float) -> Scores:
+def prior_scores(tokenizer: FairTokenizer, counts: Any, weight: float, repeat: float) -> Scores:
     """What the prior adds to the scores of all items."""
-    config = FairConfig(num_known_items=tokenizer.num_known_items, prior_size=counts.nnz, prior_weight=weight)
+    fields = {"prior_size": counts.nnz, "prior_weight": weight, "prior_repeat": repeat}
+    config = FairConfig(num_known_items=tokenizer.num_known_items, **fields)
     prior = CoOccurrencePrior(config)
     prior.fill(counts)
     of_items = torch.from_numpy(tokenizer.known_ids)
@@ -163,17 +164,17 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
     """Validation and test of a model alone and with the prior, chosen in validation as FAIR's is."""
     items = len(tokenizer.item_codes)
 
-    def both(counts: Any, weight: float) -> Scores:
-        added = prior_scores(counts, tokenizer, weight)
+    def both(*prior: Any) -> Scores:
+        added = prior_scores(tokenizer, *prior)
         return lambda histories: scores(histories) + added(histories)
 
     alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
     chosen = choose_prior(
         *prior_parts(prepared["train"], tokenizer),
         alone["validation"],
-        lambda counts, weight: evaluate(both(counts, weight), prepared["validation"], items),
+        lambda *prior: evaluate(both(*prior), prepared["validation"], items),
     )
-    test = evaluate(both(chosen.counts, chosen.weight), prepared["test"], items)
+    test = evaluate(both(chosen.counts, chosen.weight, chosen.repeat), prepared["test"], items)
     fused = {"validation": chosen.validation, "test": test}
     return {"results": alone, "results_with_prior": fused, "priors": chosen.tried}
 

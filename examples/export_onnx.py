@@ -68,6 +68,10 @@ class FixedWidthPrior(nn.Module):
         summed = torch.zeros(known_ids.shape[0], prior.known + 1)  # the last is that of all items that are not known
         summed = summed.scatter_add(1, prior.columns[entries].long().flatten(1), weights.flatten(1))
         terms = config.prior_weight * torch.log1p(summed / config.prior_floor)
+        of_history = torch.where(known_ids < 0, prior.known, known_ids)
+        own = torch.zeros_like(terms).scatter(1, of_history, 1.0)
+        own[:, prior.known] = 0
+        terms = terms + config.prior_repeat * own
         rows = torch.arange(of_items.shape[0]).expand(known_ids.shape[0], -1)
         return rows, terms[:, torch.where(of_items < 0, prior.known, of_items)]
 

@@ -58,6 +58,7 @@ class FairConfig(PreTrainedConfig):
         prior_size (`int`, defaults to 0): entries of the co-occurrence prior, see [`~prior_fair.CoOccurrencePrior`];
             `set_prior` sets it.
         prior_weight (`float`, defaults to 0.0): weight of the prior's logarithm in an item's score.
+        prior_repeat (`float`, defaults to 0.0): what the prior adds to the scores of the history's own items.
         prior_floor (`float`, defaults to 0.001): what the prior counts where it has nothing.
         prior_history (`int`, defaults to 20): newest items of a history that the prior looks at.
         prior_decay (`float`, defaults to 0.5): weight of an item there relative to the next newer one.
@@ -93,6 +94,7 @@ class FairConfig(PreTrainedConfig):
     item_residuals: bool = False
     prior_size: int = 0
     prior_weight: float | int = 0.0
+    prior_repeat: float | int = 0.0
     prior_floor: float = 1e-3
     prior_history: int = 20
     prior_decay: float | int = 0.5

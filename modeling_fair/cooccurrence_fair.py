@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
-# What validation chooses from: weights of similar items beside the counts, and weights of the prior, which are doubled
-# for as long as the largest is best.
+# What validation chooses from, a step to a neighbour at a time: weights of similar items beside the counts, of the
+# prior (models of codes are sure of themselves, so that theirs is large), and what it adds to a history's own items.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
-PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
+PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0)
+REPEATS = (-128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0)
 
 
 def cooccurrence(
@@ -122,12 +122,14 @@ class ChosenPrior:
     Args:
         counts: of the prior that is best.
         weight: its weight, 0 where none is best.
+        repeat: what it adds to the scores of a history's own items.
         validation: validation metrics with it.
-        tried: all that was evaluated: `{"similar_weight", "prior_weight", "validation"}` each.
+        tried: all that was evaluated: `{"similar_weight", "prior_weight", "prior_repeat", "validation"}` each.
     """
 
     counts: Any
     weight: float
+    repeat: float
     validation: dict[str, float]
     tried: list[dict[str, Any]]
 
@@ -136,44 +138,51 @@ def choose_prior(
     counts: Any,
     similar: Any,
     without: dict[str, float],
-    validate: Callable[[Any, float], dict[str, float]],
+    validate: Callable[[Any, float, float], dict[str, float]],
     weight: float = 0.0,
+    repeat: float = 0.0,
 ) -> ChosenPrior:
     """The prior that is best in validation.
 
     Args:
         counts, similar: what `prior_parts` gives.
         without: validation metrics without a prior.
-        validate: those with a prior of some counts and weight.
-        weight: of the prior, where it is not to be chosen.
+        validate: those with a prior of some counts, weight and repeat.
+        weight, repeat: of the prior, where they are not to be chosen.
     """
-    tried: dict[tuple[float, float], dict[str, float]] = {}
+    tried: dict[tuple[float, ...], dict[str, float]] = {}
 
-    def score(of_similar: float, of_prior: float) -> float:
-        key = (of_similar, of_prior)
-        if key not in tried:
-            tried[key] = validate(add_similar(counts, similar, of_similar), of_prior) if of_prior else without
+    def score(setting: tuple[float, ...]) -> float:
+        of_similar, of_prior, of_repeats = setting
+        if setting not in tried and of_prior:
+            tried[setting] = validate(add_similar(counts, similar, of_similar), of_prior, of_repeats)
+        elif setting not in tried:
+            tried[setting] = without
         # Mean of seen items kept and removed: the two want different weights.
-        return tried[key]["ndcg@10"] + tried[key]["ndcg@10_seen_removed"]
+        return tried[setting]["ndcg@10"] + tried[setting]["ndcg@10_seen_removed"]
 
-    weights = [weight] if weight else [0.0, *PRIOR_WEIGHTS]
+    def stepped(setting: tuple[float, ...], place: int, ladder: tuple[float, ...]) -> tuple[float, ...]:
+        """The setting or, where that is better, one with a neighbouring value in one place."""
+        rung = ladder.index(setting[place])
+        values = (setting[place], *ladder[max(rung - 1, 0) : rung + 2])
+        return max(((*setting[:place], value, *setting[place + 1 :]) for value in values), key=score)
 
-    def best_weight(of_similar: float) -> float:
-        best = max(weights, key=lambda of_prior: score(of_similar, of_prior))
-        while not weight and best == weights[-1]:  # models of codes are sure of themselves, so that theirs is larger
-            weights.append(2 * best)
-            best = max(weights, key=lambda of_prior: score(of_similar, of_prior))
-        return best
-
-    # The one given the other, in turns: beside a model that is sure of itself, a prior of weight 1 says little of the
-    # similar items.
-    best, known = (0.0, weight or 1.0), set()
-    while best[1] and best not in known:
-        known.add(best)
-        of_similar = max(SIMILAR_WEIGHTS, key=partial(score, of_prior=best[1]))
-        best = (of_similar, best_weight(of_similar))
-    listed = [{"similar_weight": key[0], "prior_weight": key[1], "validation": tried[key]} for key in tried]
-    return ChosenPrior(add_similar(counts, similar, best[0]), best[1], tried[best], listed)
+    # Each given the others, in turns; similar items last: beside a model that is sure of itself, a prior of a low
+    # weight says little of them.
+    ladders = {2: (repeat,) if repeat else REPEATS, 1: (weight,) if weight else PRIOR_WEIGHTS, 0: SIMILAR_WEIGHTS}
+    best: tuple[float, ...] = (0.0, weight or 1.0, repeat)
+    settled = False
+    while not settled:
+        before = best
+        for place, ladder in ladders.items():
+            while (better := stepped(best, place, ladder)) != best:
+                best = better
+        settled = best == before
+    names = ("similar_weight", "prior_weight", "prior_repeat")
+    listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
+    of_similar, of_prior, of_repeats = best
+    of_repeats = of_repeats if of_prior else 0.0
+    return ChosenPrior(add_similar(counts, similar, of_similar), of_prior, of_repeats, tried[best], listed)
 
 
 def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:

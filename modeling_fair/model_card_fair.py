@@ -29,6 +29,7 @@ CONFIG = (
     "item_residuals",
     "num_known_items",
     "prior_weight",
+    "prior_repeat",
 )
 ARGUMENTS = (
     "mtp_weight",

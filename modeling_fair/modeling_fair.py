@@ -271,18 +271,19 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         logits = self.heads(states.reshape(-1, states.shape[-1]), self.model.embeddings.codebooks())
         return logits.view(*states.shape[:-1], *logits.shape[1:])
 
-    def set_prior(self, counts: Any, weight: float) -> None:
+    def set_prior(self, counts: Any, weight: float, repeat: float = 0.0) -> None:
         """Make co-occurrence counts part of the model, or take them out again.
 
         Args:
             counts: sparse array of known items by known items, what `cooccurrence` gives; `None` for no prior.
             weight: of the counts' logarithm in an item's score, `config.prior_weight`.
+            repeat: what is added to the scores of a history's own items, `config.prior_repeat`.
 
         Raises:
             ValueError: for counts of another number of items than `config.num_known_items`.
         """
         self.config.prior_size = 0 if counts is None else counts.nnz
-        self.config.prior_weight = weight
+        self.config.prior_weight, self.config.prior_repeat = weight, repeat
         self.config.validate_architecture()
         if counts is None:
             self.prior = None

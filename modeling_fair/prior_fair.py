@@ -1,4 +1,5 @@
-"""The prior: how often items stood near each other in training, and how alike they are, kept as part of a model."""
+"""The prior: how often items stood near each other in training, how alike they are, and whether users come back for
+an item, kept as part of a model."""
 
 from typing import Any
 
@@ -12,9 +13,10 @@ class CoOccurrencePrior(nn.Module):
     """A sparse matrix M of counts, known items by known items, that scores items for a history:
 
         count(u, i) = sum over the newest items h of u of decay^age(h) M[h, i]
-        term(u, i) = weight log(1 + count(u, i) / floor)
+        term(u, i) = weight log(1 + count(u, i) / floor) + repeat [i is among the items of u]
 
     The newest item has age 0. With the logarithm the term adds to log-probabilities as those of a product of experts.
+    `repeat` is below 0 where users do not take an item twice, and above where they do.
 
     The counts' rows lie one after the other (compressed sparse rows) in buffers of the model, so that they are saved,
     loaded and moved with its weights.
@@ -55,7 +57,11 @@ class CoOccurrencePrior(nn.Module):
             Catalogue rows that the prior adds to, each once a user, -1 for none, and what it adds, (batch, n) each.
         """
         batch, device = len(known_ids), known_ids.device
+        row_of = torch.full((self.known,), -1, dtype=torch.long, device=device)
+        row_of[of_items[of_items >= 0]] = (of_items >= 0).nonzero()[:, 0]
         users, items = (known_ids >= 0).nonzero(as_tuple=True)
+        own_rows = row_of[known_ids[users, items]]
+        own_keys = (users * len(of_items) + own_rows)[own_rows >= 0]
         # From the newest known item: padding and items that are not known cannot be told apart.
         newest = torch.where(known_ids >= 0, torch.arange(known_ids.shape[1], device=device), -1)
         ages = newest.amax(dim=1)[users] - items if len(users) else items
@@ -66,14 +72,14 @@ class CoOccurrencePrior(nn.Module):
         first = lengths.cumsum(0) - lengths
         entries = self.offsets[rows][of_entry] + torch.arange(len(of_entry), device=device) - first[of_entry]
         weights = (self.config.prior_decay ** ages.float())[of_entry] * self.counts[entries].float()
-        row_of = torch.full((self.known,), -1, dtype=torch.long, device=device)
-        row_of[of_items[of_items >= 0]] = (of_items >= 0).nonzero()[:, 0]
         catalogue_rows = row_of[self.columns[entries].long()]
         there = catalogue_rows >= 0  # items that were taken out of the catalogue are not
         keys = users[of_entry][there] * len(of_items) + catalogue_rows[there]
-        keys, place = keys.unique(return_inverse=True)
-        summed = torch.zeros(len(keys), device=device).index_add_(0, place, weights[there])
+        keys, place = torch.cat([keys, own_keys]).unique(return_inverse=True)
+        counted, own = place.split([len(place) - len(own_keys), len(own_keys)])
+        summed = torch.zeros(len(keys), device=device).index_add_(0, counted, weights[there])
         terms = self.config.prior_weight * torch.log1p(summed / self.config.prior_floor)
+        terms[own.unique()] += self.config.prior_repeat
         users = keys // max(len(of_items), 1)
         starts = torch.searchsorted(users, torch.arange(batch, device=device))
         places = torch.arange(len(keys), device=device) - starts[users]

@@ -82,8 +82,8 @@ class TokenizerArguments:
     cooccurrence_prior: bool = field(
         default=False,
         metadata={
-            "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight or, "
-            "where that is 0, the weight that is best in validation"
+            "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight and "
+            "--prior_repeat or, where those are 0, what is best in validation"
         },
     )
     model_name_or_path: str | None = field(

@@ -49,7 +49,7 @@ def make_index() -> ItemIndex:
 def make_prior(model) -> None:
     random = np.random.default_rng(1)
     counts = cooccurrence([random.integers(0, KNOWN, random.integers(2, 9)) for _ in range(30)], KNOWN)
-    model.set_prior(counts, 1.3)
+    model.set_prior(counts, 1.3, -2.5)
     model.config.prior_history = 3
 
 
@@ -171,7 +171,7 @@ def test_the_prior_of_fixed_width_is_the_prior(make_model, seed, users, length):
 
 def test_a_checkpoint_is_exported_whole(make_model, fitted, tmp_path):
     model = make_model(**{**ITEMS, "num_known_items": fitted.num_known_items})
-    model.set_prior(cooccurrence([[3, 20, 8], [30, 4]], fitted.num_known_items), 2.0)
+    model.set_prior(cooccurrence([[3, 20, 8], [30, 4]], fitted.num_known_items), 2.0, -1.5)
     model.save_pretrained(tmp_path / "model")
     fitted.save_pretrained(tmp_path / "model")
     found = main([str(tmp_path / "model"), "--output_dir", str(tmp_path / "onnx"), "--top_k", "5"])

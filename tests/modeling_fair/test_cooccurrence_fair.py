@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_fair import cooccurrence_fair
-from modeling_fair.cooccurrence_fair import PRIOR_WEIGHTS, add_similar, choose_prior, cooccurrence, similar_items
+from modeling_fair.cooccurrence_fair import add_similar, choose_prior, cooccurrence, similar_items
 from tokenization_fair.codebooks_fair import fit_codebooks
 
 
@@ -56,39 +56,47 @@ def test_decoded_codes_are_near_the_vectors(whiten):
 
 
 def test_the_prior_is_the_best_in_validation():
-    """By the mean of both protocols; similar items and the weight in turns. No prior where none is best."""
+    """By the mean of both protocols: similar items, weight and repeat in turns. No prior where none is best."""
     counts = cooccurrence([[0, 1, 2], [2, 3]], 5)
     similar = similar_items(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
     shares = {add_similar(counts, similar, share).sum(): share for share in (0.0, 2.0, 6.0)}
 
-    def validate_for(best_share, best_weight):
-        def validate(made, weight):
-            calls.append((shares[made.sum()], weight))
-            value = -abs(shares[made.sum()] - best_share) * (weight > 0) - abs(weight - best_weight)
+    def validate_for(best_share, best_weight, best_repeat):
+        def validate(made, weight, repeat):
+            calls.append((shares[made.sum()], weight, repeat))
+            value = -abs(weight - best_weight)
+            if weight:
+                value -= abs(shares[made.sum()] - best_share) / 100 + abs(repeat - best_repeat) / 1000
             return {"ndcg@10": value - 1, "ndcg@10_seen_removed": value + 1}
 
         return validate
 
-    for share, weight, more in ((0.0, 3.0, [6.0]), (2.0, 0.5, []), (6.0, 0.0, []), (0.0, 11.0, [6.0, 12.0, 24.0])):
-        calls: list[tuple[float, float]] = []
-        validate = validate_for(share, weight)
-        without, calls = validate(counts, 0.0), []
+    for share, weight, repeat in ((0.0, 3.0, -32.0), (2.0, 0.5, 8.0), (6.0, 0.0, 0.0), (0.0, 11.0, -128.0)):
+        calls: list[tuple[float, ...]] = []
+        validate = validate_for(share, weight, repeat)
+        without, calls = validate(counts, 0.0, 0.0), []
         chosen = choose_prior(counts, similar, without, validate)
         assert chosen.weight == (12.0 if weight == 11.0 else weight)
-        assert not weight or shares[chosen.counts.sum()] == share
+        if weight:
+            assert (shares[chosen.counts.sum()], chosen.repeat) == (share, repeat)
         best = max(chosen.tried, key=lambda one: one["validation"]["ndcg@10"])
-        assert (best["prior_weight"], best["validation"]) == (chosen.weight, chosen.validation)
+        assert (best["prior_weight"], best["prior_repeat"]) == (chosen.weight, chosen.repeat)
+        assert best["validation"] == chosen.validation
         # What is known already is not evaluated again: no prior at all, and no setting twice.
-        again = 2 if weight else 0  # the other similar weights, at the prior's own
-        assert len(set(calls)) == len(calls) == len(chosen.tried) - 1 == 2 + len(PRIOR_WEIGHTS) + len(more) + again
-        assert sorted({of_prior for _, of_prior in calls} - {*PRIOR_WEIGHTS}) == more, "doubled while it pays"
+        assert all(weight for _, weight, _ in calls) and len(set(calls)) == len(calls)
+        of_weight_0 = [one for one in chosen.tried if not one["prior_weight"]]
+        assert len(calls) == len(chosen.tried) - len(of_weight_0)
+        assert all(one["validation"] is without for one in of_weight_0)
 
-    def of_a_sure_model(made, weight):  # a small prior changes nothing, so neither do its similar items
+    def of_a_sure_model(made, weight, repeat):  # a small prior changes nothing, so neither do its similar items
         value = -abs(weight - 12.0) - abs(shares[made.sum()] - 2.0) * (weight > 3)
         return {"ndcg@10": value, "ndcg@10_seen_removed": value}
 
-    chosen = choose_prior(counts, similar, of_a_sure_model(counts, 0.0), of_a_sure_model)
+    chosen = choose_prior(counts, similar, of_a_sure_model(counts, 0.0, 0.0), of_a_sure_model)
     assert (chosen.weight, shares[chosen.counts.sum()]) == (12.0, 2.0)
+    assert chosen.repeat == 0.0  # where it changes nothing
     calls = []
-    chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5), weight=1.7)
-    assert chosen.weight == 1.7 and shares[chosen.counts.sum()] == 2.0 and {weight for _, weight in calls} == {1.7}
+    chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5, 2.0), weight=1.7)
+    assert chosen.weight == 1.7 and shares[chosen.counts.sum()] == 2.0 and {weight for _, weight, _ in calls} == {1.7}
+    chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5, 2.0), repeat=-3.5)
+    assert (chosen.weight, chosen.repeat) == (0.5, -3.5)

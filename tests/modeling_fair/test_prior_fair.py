@@ -17,13 +17,13 @@ SEQUENCES = st.lists(st.lists(st.integers(-1, KNOWN - 1), max_size=8), min_size=
 
 def make_prior(train, **fields) -> CoOccurrencePrior:
     counts = cooccurrence(train, KNOWN)
-    fields = {"prior_weight": 0.7, "prior_floor": 0.01, "prior_history": 3, "prior_decay": 0.5, **fields}
+    fields = {"prior_weight": 0.7, "prior_floor": 0.01, "prior_history": 3, **fields}
     prior = CoOccurrencePrior(FairConfig(num_known_items=KNOWN, prior_size=counts.nnz, **fields))
     prior.fill(counts)
     return prior
 
 
-def terms_by_loops(train, history, prior):
+def terms_by_loops(train, history, repeat):
     matrix = cooccurrence(train, KNOWN).toarray()
     known = [item for item in history if item >= 0]
     newest = max((place for place, item in enumerate(history) if item >= 0), default=0)
@@ -32,13 +32,19 @@ def terms_by_loops(train, history, prior):
         if item >= 0 and newest - place < 3:
             counts += 0.5 ** (newest - place) * matrix[item]
     assert known or not counts.any()
-    return 0.7 * np.log1p(counts / 0.01)
+    return 0.7 * np.log1p(counts / 0.01) + repeat * np.isin(np.arange(KNOWN), known)
 
 
 @settings(deadline=None)
-@given(train=SEQUENCES, histories=SEQUENCES, removed=st.sets(st.integers(0, KNOWN - 1)), new=st.integers(0, 2))
-def test_the_prior_is_its_formula(train, histories, removed, new):
-    prior = make_prior(train)
+@given(
+    train=SEQUENCES,
+    histories=SEQUENCES,
+    removed=st.sets(st.integers(0, KNOWN - 1)),
+    new=st.integers(0, 2),
+    repeat=st.sampled_from([0.0, -5.0, 3.0]),
+)
+def test_the_prior_is_its_formula(train, histories, removed, new, repeat):
+    prior = make_prior(train, prior_repeat=repeat)
     length = max(1, *map(len, histories))
     known_ids = torch.tensor([[-1] * (length - len(history)) + history for history in histories])
     of_items = torch.tensor([item for item in range(KNOWN) if item not in removed] + [-1] * new, dtype=torch.long)
@@ -47,7 +53,7 @@ def test_the_prior_is_its_formula(train, histories, removed, new):
     for of_rows, of_scores, history in zip(rows.tolist(), scores.tolist(), histories, strict=True):
         found = {row: score for row, score in zip(of_rows, of_scores, strict=True) if row >= 0}
         assert len(found) == sum(row >= 0 for row in of_rows)  # each once
-        wanted = terms_by_loops(train, history, prior)
+        wanted = terms_by_loops(train, history, repeat)
         for row, item in enumerate(of_items.tolist()):
             assert found.get(row, 0.0) == pytest.approx(wanted[item] if item >= 0 else 0.0, rel=1e-4, abs=1e-6)
 
@@ -76,6 +82,32 @@ def test_a_prior_is_saved_with_the_model_and_changes_its_answers(make_model, fit
     model.set_prior(None, 0.0)
     assert torch.equal(model.recommend(**batch, index=index, top_k=5).item_ids, before.item_ids)
     assert not any("prior" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("prediction", ["codes", "items"])
+def test_a_history_s_own_items_are_held_back_or_put_first(make_model, fitted, prediction):
+    """In every search, and in the scores of evaluation; items that are not known, as p0, are left alone."""
+    model = make_model(num_known_items=fitted.num_known_items, prediction=prediction)
+    batch = fitted([["p3", "p0", "p4", "p3"], ["p9"]], return_tensors="pt")
+    counts = cooccurrence([[3, 20], [8, 30]], fitted.num_known_items)
+    items = len(fitted.item_codes)
+    for backend in ("exact", "auto"):
+        index = ItemIndex(fitted.item_codes, known_ids=fitted.known_ids, backend=backend)
+        answers = {}
+        for repeat in (0.0, -200.0, 200.0):
+            model.set_prior(counts, 1.0, repeat)
+            found = model.recommend(**batch, index=index, top_k=items, remove_seen=False)
+            for scores, rows in zip(found.scores, found.item_ids, strict=True):
+                assert (scores.diff() <= 0).all()
+                answers.setdefault(repeat, []).append(torch.zeros(items).scatter_(0, rows, scores))
+        share = 1 / (1 if prediction == "items" else model.config.num_codebooks)
+        for user, own in enumerate(([3, 4], [9])):
+            mine = torch.zeros(items)
+            mine[own] = 200.0 * share
+            for repeat, sign in ((-200.0, -1), (200.0, 1)):
+                torch.testing.assert_close(
+                    answers[repeat][user], answers[0.0][user] + sign * mine, atol=1e-4, rtol=1e-5
+                )
 
 
 def test_a_model_that_knows_items_asks_which_they_are(make_model, fitted):
