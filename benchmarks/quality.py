@@ -227,7 +227,9 @@ def sasrec(data: Data, seed: int) -> dict[str, Any]:
         if kept.exists():
             resumed = True
         else:
-            model, curve = _sasrec(settings, prepared, items, seed)
+            checkpoint = kept.with_suffix(".checkpoint.safetensors")
+            resumed = resumed or checkpoint.exists()
+            model, curve = _sasrec(settings, prepared, items, seed, checkpoint)
             about = json.dumps({"settings": settings, "curve": curve})
             part = kept.with_suffix(".tmp")
             save_file(model.state_dict(), part, metadata={"about": about})
@@ -245,50 +247,60 @@ def sasrec(data: Data, seed: int) -> dict[str, Any]:
     return {**with_prior(model.scores, prepared, tokenizer), "tried": tried, "resumed": resumed}
 
 
-def _sasrec(settings: dict[str, float], prepared: Any, items: int, seed: int) -> tuple[SASRec, list[float]]:
+def _sasrec(
+    settings: dict[str, float], prepared: Any, items: int, seed: int, checkpoint: Path
+) -> tuple[SASRec, list[float]]:
     """A trained model, and its validation metric after each epoch."""
-    curve: list[float] = []
+    set_seed(seed)
+    model = SASRec(items, **settings)  # type: ignore[arg-type]  # dropouts alone
+    rows = prepared["train"]["item_ids"][:]
 
     def validate(model: SASRec) -> float:
-        curve.append(evaluate(model.scores, prepared["validation"], items)[SELECT])
-        print(f"SASRec {settings}: epoch {len(curve)}, validation {SELECT} {curve[-1]:.4f}", flush=True)
-        return curve[-1]
+        return evaluate(model.scores, prepared["validation"], items)[SELECT]
 
-    set_seed(seed)
-    model = SASRec(items, **settings)
-    rows = prepared["train"]["item_ids"][:]
-    fit(model, rows, validate, epochs=SASREC_EPOCHS, bf16=bf16_is_fast(use_cpu=True), seed=seed)
-    return model, curve
+    bf16 = bf16_is_fast(use_cpu=True)
+    return model, fit(model, rows, validate, epochs=SASREC_EPOCHS, bf16=bf16, seed=seed, checkpoint=checkpoint)
 
 
 def tiger(data: Data, seed: int) -> dict[str, Any]:
-    """Not tuned. Found items are kept, so that the beam search runs once a history."""
+    """Not tuned. What was trained and found is kept in the work folder, so an interrupted run goes on."""
     prepared, tokenizer = data.prepared(seed)
-    items = len(tokenizer.item_codes)
+    items, name = len(tokenizer.item_codes), run_name("tiger", data.name, seed)
     set_seed(seed)
-    fitted_on = np.flatnonzero(tokenizer.item_counts > 0)
-    model = TIGER(residual_codes(np.load(data.embeddings), fitted_on))
+    model = TIGER(residual_codes(np.load(data.embeddings), np.flatnonzero(tokenizer.item_counts > 0)))
     some = prepared["validation"].shuffle(seed=seed).select(range(min(TIGER_VALIDATED, len(prepared["validation"]))))
-    curve: list[float] = []
-
-    def validate(model: TIGER) -> float:
-        curve.append(evaluate(model.scores, some, items, batch_size=64)[SELECT])
-        print(f"TIGER: epoch {len(curve)}, validation {SELECT} {curve[-1]:.4f}", flush=True)
-        return curve[-1]
-
-    rows, bf16 = prepared["train"]["item_ids"][:], bf16_is_fast(use_cpu=True)
-    fit(model, rows, validate, epochs=TIGER_EPOCHS, learning_rate=2e-3, bf16=bf16, seed=seed)
+    checkpoint = data.work / f"{name}.safetensors"
+    resumed = checkpoint.exists()
+    curve = fit(
+        model,
+        prepared["train"]["item_ids"][:],
+        lambda model: evaluate(model.scores, some, items)[SELECT],
+        epochs=TIGER_EPOCHS,
+        learning_rate=2e-3,
+        bf16=bf16_is_fast(use_cpu=True),
+        seed=seed,
+        checkpoint=checkpoint,
+    )
     found: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+    for split in ("validation", "test"):  # beam search is slow, and both are ranked many times
+        kept, histories = data.work / f"{name}_{split}.safetensors", prepared[split]["seen_ids"][:]
+        if not kept.exists():
+            rows, scores = map(np.concatenate, zip(*map(model.best, batched(histories, 512)), strict=True))
+            save_file({"rows": torch.from_numpy(rows), "scores": torch.from_numpy(scores)}, kept)
+        arrays = load_file(kept)
+        pairs = zip(arrays["rows"].numpy(), arrays["scores"].numpy(), strict=True)
+        found.update(zip(map(tuple, histories), pairs, strict=True))
 
-    def scores(histories: Sequence[Sequence[int]]) -> np.ndarray:
-        new = [history for history in histories if tuple(history) not in found]
-        for start in range(0, len(new), 64):
-            part = new[start : start + 64]
-            found.update(zip(map(tuple, part), zip(*model.best(part), strict=True), strict=True))
-        rows, of_rows = zip(*(found[tuple(history)] for history in histories), strict=True)
-        return dense(np.array(rows), np.array(of_rows), items)
+    def scores_of(histories: Sequence[Sequence[int]]) -> np.ndarray:
+        rows, scores = zip(*(found[tuple(history)] for history in histories), strict=True)
+        return dense(np.array(rows), np.array(scores), items)
 
-    return {**with_prior(scores, prepared, tokenizer), f"validation_{SELECT}": curve}
+    fused = with_prior(scores_of, prepared, tokenizer)
+    return {**fused, f"validation_{SELECT}": curve, "resumed": resumed}
+
+
+def batched(histories: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [histories[start : start + size] for start in range(0, len(histories), size)]
 
 
 OWN: dict[str, Callable[[Data, int], dict[str, Any]]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import faiss
@@ -68,12 +67,19 @@ class TIGER(nn.Module):
         self.max_length, self.digits, self.beams = max_length, digits, min(beams, items)
         # Token 0 pads and starts; each digit has tokens of its own behind it.
         self.tokens = 1 + torch.from_numpy(item_codes.astype(np.int64)) + CODES * torch.arange(digits)
-        self.rows = {tuple(tokens): row for row, tokens in enumerate(self.tokens.tolist())}
-        following = defaultdict(set)
-        for tokens in self.rows:
-            for digit, token in enumerate(tokens):
-                following[tokens[:digit]].add(token)
-        self.following = {prefix: sorted(tokens) for prefix, tokens in following.items()}
+        # The tree of codes: nodes of a level are the different first codes of items, in lexical order, so that the
+        # children of a node stand side by side in the next level.
+        self.first_child, self.token_of = [], []
+        parent_of = np.zeros(items, np.int64)
+        for digit in range(digits):
+            nodes, first, node_of = np.unique(
+                item_codes[:, : digit + 1], axis=0, return_index=True, return_inverse=True
+            )
+            parents = parent_of[first]  # of the nodes, in order
+            self.first_child.append(torch.from_numpy(np.searchsorted(parents, np.arange(parents[-1] + 2))))
+            self.token_of.append(self.tokens[torch.from_numpy(first), digit])
+            parent_of = node_of
+        self.row_of = torch.from_numpy(first)  # of the leaves
         self.t5 = T5ForConditionalGeneration(
             T5Config(
                 vocab_size=1 + CODES * digits,
@@ -109,19 +115,42 @@ class TIGER(nn.Module):
     def best(self, histories: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """The items that beam search finds for each history that has an item: (catalogue rows, log-probabilities),
         (users, beams) each, best first; rows are -1 where it found fewer."""
-        found = self.t5.generate(
-            **self._inputs(histories),
-            max_new_tokens=self.digits,
-            num_beams=self.beams,
-            num_return_sequences=self.beams,
-            length_penalty=0.0,  # the sum of log-probabilities as it is
-            prefix_allowed_tokens_fn=lambda _, tokens: self.following[tuple(tokens[1:].tolist())],
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-        scores = found.sequences_scores.view(len(histories), self.beams).numpy()
-        rows = [self.rows.get(tuple(tokens), -1) for tokens in found.sequences[:, 1:].tolist()]
-        return np.where(np.isfinite(scores), np.array(rows).reshape(scores.shape), -1), scores
+        rows = np.full((len(histories), self.beams), -1)
+        scores = np.full((len(histories), self.beams), -np.inf, np.float32)
+        for part in of_similar_length(histories):
+            found, of_found = self._search([histories[number] for number in part])
+            rows[part, : found.shape[1]], scores[part, : found.shape[1]] = found, of_found
+        return rows, scores
+
+    def _search(self, histories: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A level of the tree a step. All beams of a user stand in one sequence, each blind to the others, so that
+        they share what the encoder says of the history."""
+        inputs = self._inputs(histories)
+        encoded = self.t5.get_encoder()(**inputs)
+        users = torch.arange(len(histories))[:, None]
+        tokens = torch.zeros(len(histories), 1, 1, dtype=torch.long)  # (users, beams, digits so far)
+        nodes, scores = torch.zeros(len(histories), 1, dtype=torch.long), torch.zeros(len(histories), 1)
+        for first_child, token_of in zip(self.first_child, self.token_of, strict=True):
+            beams, length = tokens.shape[1:]
+            block = torch.ones(length, length, dtype=torch.bool).tril()
+            sees = torch.block_diag(*[block] * beams)
+            logits = self.t5(
+                encoder_outputs=encoded,
+                attention_mask=inputs["attention_mask"],
+                decoder_input_ids=tokens.flatten(1),
+                decoder_attention_mask=torch.where(sees, 0.0, torch.finfo(torch.float32).min)[None, None],
+                use_cache=False,
+            ).logits[:, length - 1 :: length]
+            first, last = first_child[nodes], first_child[nodes + 1]
+            below = first[..., None] + torch.arange(int((last - first).max()))
+            there = below < last[..., None]
+            below = below.where(there, 0)
+            of_child = scores[..., None] + torch.log_softmax(logits.float(), dim=-1).gather(-1, token_of[below])
+            of_child = of_child.masked_fill(~there, -torch.inf).flatten(1)
+            scores, taken = of_child.topk(min(self.beams, of_child.shape[1]), dim=1)
+            nodes = below.flatten(1).gather(1, taken)
+            tokens = torch.cat([tokens[users, taken // below.shape[2]], token_of[nodes][..., None]], dim=2)
+        return self.row_of[nodes].where(scores.isfinite(), -1), scores
 
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
         """Score all items for each history that has an item, float32 of shape (users, num_items), larger is better;

@@ -1,12 +1,16 @@
 """The training that SASRec and TIGER share: AdamW, a cosine schedule, and the epoch that was best in validation."""
 
-import copy
+import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 
@@ -22,7 +26,8 @@ def fit(
     warmup: float = 0.05,
     bf16: bool = False,
     seed: int = 0,
-) -> None:
+    checkpoint: Path | None = None,
+) -> list[float]:
     """Train a model and leave it with the weights of the epoch that was best in validation.
 
     Args:
@@ -34,32 +39,91 @@ def fit(
         learning_rate, warmup: peak of the cosine schedule, and share of the steps before it.
         bf16: whether matrix products are in bfloat16.
         seed: of the order of the sequences, and of `loss_of`'s numbers.
+        checkpoint: file written after every epoch; a training that finds it there goes on from it.
+
+    Returns:
+        The metric after each epoch.
     """
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     random = np.random.default_rng(seed)
     sequences = [sequence for sequence in train_sequences if len(sequence) > 1]
-    steps = epochs * math.ceil(len(sequences) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / steps, warmup))
-    best, weights, since = -math.inf, copy.deepcopy(model.state_dict()), 0
-    for _ in range(epochs):
+    steps_an_epoch = math.ceil(len(sequences) / batch_size)
+    curve: list[float] = []
+    weights = _weights(model)
+    if checkpoint is not None and checkpoint.exists():
+        curve, weights = _load(checkpoint, model, optimizer, random)
+    while len(curve) < epochs and len(curve) - _best(curve) < patience:
         model.train()
         shuffled = random.permutation(len(sequences))
-        for start in range(0, len(sequences), batch_size):
+        for number in range(steps_an_epoch):
+            progress = (len(curve) * steps_an_epoch + number) / (epochs * steps_an_epoch)
+            optimizer.param_groups[0]["lr"] = learning_rate * _cosine(progress, warmup)
+            batch = shuffled[number * batch_size : (number + 1) * batch_size]
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = model.loss_of([sequences[n] for n in shuffled[start : start + batch_size]], random)
+                loss = model.loss_of([sequences[n] for n in batch], random)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
-        metric = validate(model.eval())
-        since += 1
-        if metric > best:
-            best, weights, since = metric, copy.deepcopy(model.state_dict()), 0
-        if since >= patience:
-            break
+        curve.append(validate(model.eval()))
+        print(f"{type(model).__name__}, epoch {len(curve)}: validation {curve[-1]:.4f}", flush=True)
+        if _best(curve) == len(curve):
+            weights = _weights(model)
+        if checkpoint is not None:
+            _save(checkpoint, model, optimizer, random, curve, weights)
     model.load_state_dict(weights)
     model.eval()
+    return curve
+
+
+def _best(curve: list[float]) -> int:
+    """The epoch that was best, from 1; 0 before any."""
+    return curve.index(max(curve)) + 1 if curve else 0
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    random: np.random.Generator,
+    curve: list[float],
+    weights: dict[str, torch.Tensor],
+) -> None:
+    tensors = {"random": torch.get_rng_state()}
+    tensors.update({f"model.{name}": weight for name, weight in _weights(model).items()})
+    tensors.update({f"best.{name}": weight for name, weight in weights.items()})
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{number}.{name}": value for name, value in state.items()})
+    about = {"curve": json.dumps(curve), "random": json.dumps(random.bit_generator.state)}
+    part = path.with_suffix(".tmp")
+    save_file(tensors, part, metadata=about)
+    part.replace(path)
+
+
+def _load(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, random: np.random.Generator
+) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Go on from a checkpoint; returns the metrics so far and the best weights."""
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+    parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "optimizer": {}}
+    torch.set_rng_state(tensors.pop("random"))
+    random.bit_generator.state = json.loads(about["random"])
+    for name, tensor in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = tensor
+    moments: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
+    for name, tensor in parts["optimizer"].items():
+        number, of_state = name.split(".")
+        moments[int(number)][of_state] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    model.load_state_dict(parts["model"])
+    return json.loads(about["curve"]), parts["best"]
 
 
 def _cosine(progress: float, warmup: float) -> float:

@@ -62,3 +62,32 @@ def test_it_keeps_the_best_epoch_and_stops():
     fit(model, SEQUENCES, validate, epochs=6, patience=3, batch_size=8, learning_rate=1e-2)
     assert len(seen) == 5, "3 epochs without a better one"
     assert all(torch.equal(weight, seen[1][name]) for name, weight in model.state_dict().items())
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
+    metrics = [0.1, 0.5, 0.2, 0.3]
+
+    def trained(checkpoint, interrupted_in):
+        measured, interruptions = [], set(interrupted_in)
+
+        def validate(_):
+            epoch = len(measured) + 1
+            if epoch in interruptions:
+                interruptions.remove(epoch)
+                raise KeyboardInterrupt
+            measured.append(metrics[epoch - 1])
+            return measured[-1]
+
+        while True:
+            torch.manual_seed(0)
+            model = SASRec(NUM_ITEMS, **{**SMALL, "dropout": 0.2})
+            try:
+                curve = fit(model, SEQUENCES, validate, epochs=4, batch_size=8, seed=1, checkpoint=checkpoint)
+            except KeyboardInterrupt:
+                continue
+            return curve, model.state_dict()
+
+    curve, weights = trained(tmp_path / "whole.safetensors", [])
+    resumed_curve, resumed = trained(tmp_path / "parts.safetensors", [2, 4])
+    assert curve == resumed_curve == metrics
+    assert all(torch.equal(weight, resumed[name]) for name, weight in weights.items())
