@@ -184,7 +184,7 @@ def train(job: Job) -> dict[str, Any]:
     results = {
         "results": evaluated,
         **tried,
-        "train_seconds": sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history),
+        "train_seconds": trainer.train_seconds,
         **job.record,
         "config": job.model_config().to_dict(),
     }

@@ -329,12 +329,14 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         + ["--cooccurrence_prior", str(fused), "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    logs = [log for log in state["log_history"] if "train_runtime" in log]  # of the last part
     curve = [log["eval_ndcg@10"] for log in training_logs(state["log_history"]) if "eval_ndcg@10" in log]
     last = {split: results["results"][split] for split in ("validation", "test")}
     alone = {split: results["results"].get(f"{split}_without_prior", last[split]) for split in last}
     made = {
         "results": alone,
-        "resumed": resumed,  # then times are those of the last part alone
+        "resumed": resumed,
+        "seconds_before": max(0.0, results["train_seconds"] - logs[-1]["train_runtime"]) if resumed else 0.0,
         f"validation_{SELECT}": curve,
         "by_popularity": by_popularity(output, data),
         **{name: results[name] for name in ("train_seconds", "config", "arguments", "id_quality")},
@@ -393,7 +395,7 @@ def run(model: str, data: Data, seed: int, more: list[str]) -> Path:
         "dataset": data.name,
         "seed": seed,
         **made,
-        "seconds": time.time() - started,
+        "seconds": time.time() - started + made.get("seconds_before", 0.0),
         "peak_memory_mib": memory(torch.device("cpu"))[1] / 2**20,
         "command": f"python -m benchmarks.quality --models {model} --dataset {data.name} --seeds {seed} "
         + " ".join(more),

@@ -160,15 +160,20 @@ def costs(records: list[dict[str, Any]]) -> str:
         lines[record["dataset"], record["model"]].append(record)
     text = ""
     for (of_set, model), of_model in sorted(lines.items()):
-        whole = [record["seconds"] / 60 for record in of_model if not record.get("resumed")]
+        whole = [record["seconds"] / 60 for record in of_model if _timed(record)]
         minutes = f"{statistics.mean(whole):.0f} minutes a seed" if whole else "interrupted, so its time is unknown"
         memory = max(record["peak_memory_mib"] for record in of_model) / 1024
         seeds = " ".join(str(record["seed"]) for record in of_model)
         commits = ", ".join(sorted({(record["commit"] or "")[:7] for record in of_model}))
         text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}`: "
         text += f"{minutes}, {memory:.1f} GiB ({commits})\n"
-    known = sum(record["seconds"] for record in records if not record.get("resumed")) / 3600
+    known = sum(record["seconds"] for record in records if _timed(record)) / 3600
     return f"{text}\nIn all {known:.1f} core-hours, interrupted runs not counted.\n"
+
+
+def _timed(record: dict[str, Any]) -> bool:
+    """Whether all parts of a run are in its time."""
+    return not record.get("resumed") or record.get("seconds_before", 0.0) > 0
 
 
 def main() -> None:

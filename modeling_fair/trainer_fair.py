@@ -23,6 +23,7 @@ from .metrics_fair import SEEN_REMOVED, evaluate_ranks, rank_targets, scores_at
 from .model_card_fair import model_card
 from .noise_fair import add_noise
 from .packing_fair import PACKED
+from .resuming_fair import ResumedTraining
 
 RANKED = ("ranks", f"ranks{SEEN_REMOVED}", "top", f"top{SEEN_REMOVED}")
 
@@ -187,6 +188,7 @@ class FairTrainer(Trainer):
         kwargs.setdefault("data_collator", FairDataCollator(processing_class))
         kwargs.setdefault("compute_metrics", self._metrics_of)
         super().__init__(model=model, args=args, processing_class=processing_class, **kwargs)
+        self.add_callback(ResumedTraining())
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         self._sequences_in_batch: torch.Tensor | float = 1.0
@@ -232,6 +234,12 @@ class FairTrainer(Trainer):
         """The FAIR model in the wrappers of accelerate and PEFT, if it is in any."""
         model = extract_model_from_parallel(model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def train_seconds(self) -> float:
+        """What training took, that before a resumption included."""
+        callbacks = self.callback_handler.callbacks
+        return next(callback for callback in callbacks if isinstance(callback, ResumedTraining)).elapsed()
 
     # ---- Training ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback
 
@@ -92,6 +93,27 @@ def test_resumed_equals_uninterrupted_bit_for_bit(make_trainer, stop, fields, tm
     resumed = make_trainer("whole", dropout, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{stop}"))
     assert_same(weights(whole), weights(resumed), rtol=0, atol=0)
+
+
+def test_a_run_resumed_in_a_moved_folder_ends_with_its_best_weights_and_its_whole_time(make_trainer, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    options |= {"save_total_limit": None, "load_best_model_at_end": True, "metric_for_best_model": "eval_recall@10"}
+
+    def falling(trainer):  # the first step is the best
+        trainer.compute_metrics = lambda _: {"recall@10": 1.0 - trainer.state.global_step / 10}
+        return trainer
+
+    first = falling(make_trainer("first", **options, max_steps=2))
+    first.train()
+    assert first.state.best_global_step == 1 and first.train_seconds > 0
+    (tmp_path / "first").rename(tmp_path / "moved")
+    resumed = falling(make_trainer("moved", **options, max_steps=3))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-2"))
+    saved = load_file(tmp_path / "moved" / "checkpoint-1" / "model.safetensors")
+    assert_same(saved, weights(resumed), rtol=0, atol=0)
+    state = json.loads((tmp_path / "moved" / "checkpoint-2" / "trainer_state.json").read_text())
+    before = state["stateful_callbacks"]["ResumedTraining"]["args"]["seconds"]
+    assert 0 < before < resumed.train_seconds
 
 
 def test_every_part_is_logged_and_adds_up(make_trainer):
