@@ -12,7 +12,7 @@ EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
 # prior (models of codes are sure of themselves, so that theirs is large), and what it adds to a history's own items.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
 PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0)
-REPEATS = (-128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0)
+REPEATS = (-512.0, -128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0, 512.0)
 
 
 def cooccurrence(
