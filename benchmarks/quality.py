@@ -53,7 +53,6 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "rpg": ("rpg", {}),
     "rpg_same_time": ("rpg", {"num_train_epochs": 20}),  # as long as fair_paper trains
     "fair_paper": ("fair_paper", {}),
-    "fair_paper_rms_output": ("fair_paper", {"attention_norm": "rms_output"}),
     "fair_paper_no_fam": ("fair_paper", {"attention_type": "standard"}),
     "fair_paper_no_nrt": ("fair_paper", {"nrt_weight": 0}),
     "fair_paper_no_mim": ("fair_paper", {"mim_weight": 0}),
@@ -63,7 +62,7 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "fair_best_permuted_codes": ("fair_best", {}),  # every item has the text vector of another
 }
 # Those that are only compared with fair_paper, without a prior.
-ABLATIONS = ("rpg_same_time", "fair_paper_rms_output", "fair_paper_no_fam", "fair_paper_no_nrt", "fair_paper_no_mim")
+ABLATIONS = ("rpg_same_time", "fair_paper_no_fam", "fair_paper_no_nrt", "fair_paper_no_mim")
 # What counting is tuned over, one parameter after the other, twice.
 COUNTING = {
     "window": (4, 8, 16),

@@ -25,7 +25,6 @@ NAMES = {
     "rpg": "RPG",
     "rpg_same_time": "RPG, trained as long as FAIR paper",
     "fair_paper": "FAIR paper",
-    "fair_paper_rms_output": "FAIR paper, heads' outputs normalised instead of maps",
     "fair_paper_no_fam": "FAIR paper, standard attention",
     "fair_paper_no_nrt": "FAIR paper, no NRT",
     "fair_paper_no_mim": "FAIR paper, no MIM",
