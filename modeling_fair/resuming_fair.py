@@ -29,7 +29,10 @@ class ResumedTraining(TrainerCallback, ExportableState):
         return {"args": {"seconds": self.elapsed()}, "attributes": {}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds = self.seconds if state.global_step else 0.0  # a model may be trained anew by the same trainer
         self._since = time.monotonic()
+        # Trainer writes the states of those callbacks alone that the checkpoint had: one of an older version lacks it.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         if state.best_global_step and state.best_model_checkpoint is None:
             best = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
             state.best_model_checkpoint = str(best) if best.is_dir() else None

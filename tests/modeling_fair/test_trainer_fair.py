@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments, ItemIndex
 from modeling_fair.cooccurrence_fair import cooccurrence
 from modeling_fair.metrics_fair import evaluate_ranks, rank_targets
+from modeling_fair.resuming_fair import ResumedTraining
 
 ITEMS = {"prediction": "items", "num_known_items": 39, "item_residuals": True}  # p0 was not met in training
 
@@ -106,14 +107,24 @@ def test_a_run_resumed_in_a_moved_folder_ends_with_its_best_weights_and_its_whol
     first = falling(make_trainer("first", **options, max_steps=2))
     first.train()
     assert first.state.best_global_step == 1 and first.train_seconds > 0
+    callback = next(one for one in first.callback_handler.callbacks if isinstance(one, ResumedTraining))
+    callback.seconds = 1000.0
+    first.train()
+    assert 0 < first.train_seconds < 1000, "trained anew: what it took before is no part of it"
     (tmp_path / "first").rename(tmp_path / "moved")
-    resumed = falling(make_trainer("moved", **options, max_steps=3))
-    resumed.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-2"))
+    file = tmp_path / "moved" / "checkpoint-2" / "trainer_state.json"
+    state = json.loads(file.read_text())
+    state["stateful_callbacks"]["ResumedTraining"]["args"]["seconds"] = 1000.0
     saved = load_file(tmp_path / "moved" / "checkpoint-1" / "model.safetensors")
-    assert_same(saved, weights(resumed), rtol=0, atol=0)
-    state = json.loads((tmp_path / "moved" / "checkpoint-2" / "trainer_state.json").read_text())
-    before = state["stateful_callbacks"]["ResumedTraining"]["args"]["seconds"]
-    assert 0 < before < resumed.train_seconds
+    for known in (True, False):  # a checkpoint of an older version does not know its time
+        if not known:
+            del state["stateful_callbacks"]["ResumedTraining"]
+        file.write_text(json.dumps(state))
+        for steps in (2, 3):  # where nothing is left to train, no later checkpoint tells which one was best
+            resumed = falling(make_trainer("moved", **options, max_steps=steps))
+            resumed.train(resume_from_checkpoint=str(file.parent))
+            assert_same(saved, weights(resumed), rtol=0, atol=0)
+            assert (resumed.train_seconds > 1000) == known
 
 
 def test_every_part_is_logged_and_adds_up(make_trainer):
