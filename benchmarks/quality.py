@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality --models counting sasrec fair_best --dataset beauty --seeds 0 1 2
 
-Each run writes one record to benchmarks/results/quality/. A run that has its record is skipped, and an interrupted one
-of run_training.py goes on from its last checkpoint, so the same command can be given again. All models are tuned and
+Each run writes one record to benchmarks/results/quality/. A run that has its record is skipped, and an interrupted
+training goes on from its last checkpoint, so the same command can be given again. All models are tuned and
 stopped on validation; test is read once, for the model alone and for the model with the prior of counts and similar
 items.
 """
@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 from benchmarks.records import machine, memory, without_machine
 from data_fair import read_items, read_sequence_file, split_leave_one_out
@@ -151,7 +152,8 @@ def prior_scores(tokenizer: FairTokenizer, counts: Any, weight: float, repeat: f
     of_items = torch.from_numpy(tokenizer.known_ids)
 
     def scores(histories: Sequence[Sequence[int]]) -> np.ndarray:
-        known = [torch.from_numpy(tokenizer.known_ids_of(np.asarray(history))) for history in histories]
+        read = (np.asarray(history[-tokenizer.model_max_length :]) for history in histories)  # as FAIR does
+        known = [torch.from_numpy(tokenizer.known_ids_of(rows)) for rows in read]
         rows, added = prior(torch.nn.utils.rnn.pad_sequence(known, True, -1), of_items)
         dense = torch.zeros(len(histories), len(of_items) + 1).scatter_(1, rows % (len(of_items) + 1), added)
         return dense[:, :-1].numpy()
@@ -217,7 +219,7 @@ def counting(data: Data, seed: int) -> dict[str, Any]:
 
 def sasrec(data: Data, seed: int) -> dict[str, Any]:
     """Tuned over dropouts; the seed is that of every run. What each setting came to is kept in the work folder, so an
-    interrupted run goes on with the next one."""
+    interrupted run goes on."""
     prepared, tokenizer = data.prepared(seed)
     items = len(tokenizer.item_codes)
     curves, models, resumed = [], [], False
@@ -282,10 +284,13 @@ def tiger(data: Data, seed: int) -> dict[str, Any]:
     )
     found: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
     for split in ("validation", "test"):  # beam search is slow, and both are ranked many times
-        kept, histories = data.work / f"{name}_{split}.safetensors", prepared[split]["seen_ids"][:]
+        of_epoch = f"{len(curve)}_{curve.index(max(curve))}"  # trained on, it finds others
+        kept, histories = data.work / f"{name}_{of_epoch}_{split}.safetensors", prepared[split]["seen_ids"][:]
         if not kept.exists():
             rows, scores = map(np.concatenate, zip(*map(model.best, batched(histories, 512)), strict=True))
-            save_file({"rows": torch.from_numpy(rows), "scores": torch.from_numpy(scores)}, kept)
+            part = kept.with_suffix(".tmp")
+            save_file({"rows": torch.from_numpy(rows), "scores": torch.from_numpy(scores)}, part)
+            part.replace(kept)
         arrays = load_file(kept)
         pairs = zip(arrays["rows"].numpy(), arrays["scores"].numpy(), strict=True)
         found.update(zip(map(tuple, histories), pairs, strict=True))
@@ -317,8 +322,11 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     fused = model not in ABLATIONS
     output = data.work / run_name(model, data.name, seed)
     flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
-    resumed = any(output.glob("checkpoint-*"))
+    resumed, seconds_before = any(output.glob("checkpoint-*")), 0.0
     if resumed:
+        state = json.loads((Path(get_last_checkpoint(output)) / "trainer_state.json").read_text(encoding="utf-8"))
+        counted = state["stateful_callbacks"].get("ResumedTraining", {"args": {"seconds": None}})
+        seconds_before = counted["args"]["seconds"]
         flags += ["--resume_from_checkpoint", "true"]
     permuted = model.endswith("permuted_codes")
     of_data = data.flags(permuted)
@@ -328,14 +336,13 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         + ["--cooccurrence_prior", str(fused), "--disable_tqdm", "true", "--report_to", "none", *flags, *more]
     )
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
-    logs = [log for log in state["log_history"] if "train_runtime" in log]  # of the last part
     curve = [log["eval_ndcg@10"] for log in training_logs(state["log_history"]) if "eval_ndcg@10" in log]
     last = {split: results["results"][split] for split in ("validation", "test")}
     alone = {split: results["results"].get(f"{split}_without_prior", last[split]) for split in last}
     made = {
         "results": alone,
         "resumed": resumed,
-        "seconds_before": max(0.0, results["train_seconds"] - logs[-1]["train_runtime"]) if resumed else 0.0,
+        "seconds_before": seconds_before,
         f"validation_{SELECT}": curve,
         "by_popularity": by_popularity(output, data),
         **{name: results[name] for name in ("train_seconds", "config", "arguments", "id_quality")},
@@ -394,7 +401,7 @@ def run(model: str, data: Data, seed: int, more: list[str]) -> Path:
         "dataset": data.name,
         "seed": seed,
         **made,
-        "seconds": time.time() - started + made.get("seconds_before", 0.0),
+        "seconds": time.time() - started + (made.get("seconds_before") or 0.0),
         "peak_memory_mib": memory(torch.device("cpu"))[1] / 2**20,
         "command": f"python -m benchmarks.quality --models {model} --dataset {data.name} --seeds {seed} "
         + " ".join(more),

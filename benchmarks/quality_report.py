@@ -167,12 +167,12 @@ def costs(records: list[dict[str, Any]]) -> str:
         text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}`: "
         text += f"{minutes}, {memory:.1f} GiB ({commits})\n"
     known = sum(record["seconds"] for record in records if _timed(record)) / 3600
-    return f"{text}\nIn all {known:.1f} core-hours, interrupted runs not counted.\n"
+    return f"{text}\nIn all {known:.1f} core-hours, runs of unknown time not counted.\n"
 
 
 def _timed(record: dict[str, Any]) -> bool:
     """Whether all parts of a run are in its time."""
-    return not record.get("resumed") or record.get("seconds_before", 0.0) > 0
+    return not record.get("resumed") or record.get("seconds_before") is not None
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
 # What validation chooses from, a step to a neighbour at a time: weights of similar items beside the counts, of the
 # prior (models of codes are sure of themselves, so that theirs is large), and what it adds to a history's own items.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
-PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0)
+PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0)
 REPEATS = (-512.0, -128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0, 512.0)
 
 
@@ -142,24 +142,21 @@ def choose_prior(
     weight: float = 0.0,
     repeat: float = 0.0,
 ) -> ChosenPrior:
-    """The prior that is best in validation.
+    """The prior that is best in validation, or none where that is better still.
 
     Args:
         counts, similar: what `prior_parts` gives.
         without: validation metrics without a prior.
         validate: those with a prior of some counts, weight and repeat.
-        weight, repeat: of the prior, where they are not to be chosen.
+        weight, repeat: of the prior, where they are not to be chosen: not 0. There is a prior then.
     """
     tried: dict[tuple[float, ...], dict[str, float]] = {}
 
     def score(setting: tuple[float, ...]) -> float:
         of_similar, of_prior, of_repeats = setting
-        if setting not in tried and of_prior:
+        if setting not in tried:
             tried[setting] = validate(add_similar(counts, similar, of_similar), of_prior, of_repeats)
-        elif setting not in tried:
-            tried[setting] = without
-        # Mean of seen items kept and removed: the two want different weights.
-        return tried[setting]["ndcg@10"] + tried[setting]["ndcg@10_seen_removed"]
+        return _score(tried[setting])
 
     def stepped(setting: tuple[float, ...], place: int, ladder: tuple[float, ...]) -> tuple[float, ...]:
         """The setting or, where that is better, one with a neighbouring value in one place."""
@@ -168,9 +165,9 @@ def choose_prior(
         return max(((*setting[:place], value, *setting[place + 1 :]) for value in values), key=score)
 
     # Each given the others, in turns; similar items last: beside a model that is sure of itself, a prior of a low
-    # weight says little of them.
+    # weight says little of them, as a small repeat changes nothing: that is looked for on the whole ladder first.
     ladders = {2: (repeat,) if repeat else REPEATS, 1: (weight,) if weight else PRIOR_WEIGHTS, 0: SIMILAR_WEIGHTS}
-    best: tuple[float, ...] = (0.0, weight or 1.0, repeat)
+    best: tuple[float, ...] = max(((0.0, weight or 1.0, of_repeats) for of_repeats in ladders[2]), key=score)
     settled = False
     while not settled:
         before = best
@@ -180,9 +177,14 @@ def choose_prior(
         settled = best == before
     names = ("similar_weight", "prior_weight", "prior_repeat")
     listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
-    of_similar, of_prior, of_repeats = best
-    of_repeats = of_repeats if of_prior else 0.0
-    return ChosenPrior(add_similar(counts, similar, of_similar), of_prior, of_repeats, tried[best], listed)
+    if not weight and not repeat and _score(without) >= _score(tried[best]):
+        return ChosenPrior(counts, 0.0, 0.0, without, listed)
+    return ChosenPrior(add_similar(counts, similar, best[0]), best[1], best[2], tried[best], listed)
+
+
+def _score(validation: dict[str, float]) -> float:
+    """By the mean of seen items kept and removed: the two want different weights."""
+    return validation["ndcg@10"] + validation["ndcg@10_seen_removed"]
 
 
 def _inverse_power(sums: np.ndarray, power: float) -> np.ndarray:

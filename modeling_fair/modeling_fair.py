@@ -275,13 +275,15 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         """Make co-occurrence counts part of the model, or take them out again.
 
         Args:
-            counts: sparse array of known items by known items, what `cooccurrence` gives; `None` for no prior.
+            counts: sparse array of known items by known items, what `cooccurrence` gives; `None`, or one that counts
+                nothing, for no prior.
             weight: of the counts' logarithm in an item's score, `config.prior_weight`.
-            repeat: what is added to the scores of a history's own items, `config.prior_repeat`.
+            repeat: what is added to the scores of the history's own known items, `config.prior_repeat`.
 
         Raises:
             ValueError: for counts of another number of items than `config.num_known_items`.
         """
+        counts = None if counts is None or not counts.nnz else counts
         self.config.prior_size = 0 if counts is None else counts.nnz
         self.config.prior_weight, self.config.prior_repeat = weight, repeat
         self.config.validate_architecture()

@@ -13,7 +13,7 @@ class CoOccurrencePrior(nn.Module):
     """A sparse matrix M of counts, known items by known items, that scores items for a history:
 
         count(u, i) = sum over the newest items h of u of decay^age(h) M[h, i]
-        term(u, i) = weight log(1 + count(u, i) / floor) + repeat [i is among the items of u]
+        term(u, i) = weight log(1 + count(u, i) / floor) + repeat [i is among the items of u that the model reads]
 
     The newest item has age 0. With the logarithm the term adds to log-probabilities as those of a product of experts.
     `repeat` is below 0 where users do not take an item twice, and above where they do.

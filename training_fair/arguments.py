@@ -83,7 +83,7 @@ class TokenizerArguments:
         default=False,
         metadata={
             "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight and "
-            "--prior_repeat or, where those are 0, what is best in validation"
+            "--prior_repeat or, for one that is 0, what is best in validation"
         },
     )
     model_name_or_path: str | None = field(

@@ -72,9 +72,7 @@ class TIGER(nn.Module):
         self.first_child, self.token_of = [], []
         parent_of = np.zeros(items, np.int64)
         for digit in range(digits):
-            nodes, first, node_of = np.unique(
-                item_codes[:, : digit + 1], axis=0, return_index=True, return_inverse=True
-            )
+            _, first, node_of = np.unique(item_codes[:, : digit + 1], axis=0, return_index=True, return_inverse=True)
             parents = parent_of[first]  # of the nodes, in order
             self.first_child.append(torch.from_numpy(np.searchsorted(parents, np.arange(parents[-1] + 2))))
             self.token_of.append(self.tokens[torch.from_numpy(first), digit])

@@ -43,6 +43,9 @@ def fit(
 
     Returns:
         The metric after each epoch.
+
+    Raises:
+        ValueError: for a checkpoint of other settings.
     """
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     random = np.random.default_rng(seed)
@@ -50,8 +53,9 @@ def fit(
     steps_an_epoch = math.ceil(len(sequences) / batch_size)
     curve: list[float] = []
     weights = _weights(model)
+    made_of = f"{epochs} epochs, {batch_size=}, {learning_rate=}, {warmup=}, {seed=}, {len(sequences)} users, {model}"
     if checkpoint is not None and checkpoint.exists():
-        curve, weights = _load(checkpoint, model, optimizer, random)
+        curve, weights = _load(checkpoint, made_of, model, optimizer, random)
     while len(curve) < epochs and len(curve) - _best(curve) < patience:
         model.train()
         shuffled = random.permutation(len(sequences))
@@ -70,7 +74,7 @@ def fit(
         if _best(curve) == len(curve):
             weights = _weights(model)
         if checkpoint is not None:
-            _save(checkpoint, model, optimizer, random, curve, weights)
+            _save(checkpoint, made_of, model, optimizer, random, curve, weights)
     model.load_state_dict(weights)
     model.eval()
     return curve
@@ -87,6 +91,7 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _save(
     path: Path,
+    made_of: str,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     random: np.random.Generator,
@@ -98,18 +103,20 @@ def _save(
     tensors.update({f"best.{name}": weight for name, weight in weights.items()})
     for number, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{number}.{name}": value for name, value in state.items()})
-    about = {"curve": json.dumps(curve), "random": json.dumps(random.bit_generator.state)}
+    about = {"made_of": made_of, "curve": json.dumps(curve), "random": json.dumps(random.bit_generator.state)}
     part = path.with_suffix(".tmp")
     save_file(tensors, part, metadata=about)
     part.replace(path)
 
 
 def _load(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, random: np.random.Generator
+    path: Path, made_of: str, model: nn.Module, optimizer: torch.optim.Optimizer, random: np.random.Generator
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Go on from a checkpoint; returns the metrics so far and the best weights."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
+        if about["made_of"] != made_of:
+            raise ValueError(f"{path} is of a training with other settings ({about['made_of']}): delete it.")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
     parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "optimizer": {}}
     torch.set_rng_state(tensors.pop("random"))

@@ -91,3 +91,6 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     resumed_curve, resumed = trained(tmp_path / "parts.safetensors", [2, 4])
     assert curve == resumed_curve == metrics
     assert all(torch.equal(weight, resumed[name]) for name, weight in weights.items())
+    with pytest.raises(ValueError, match="whole.safetensors is of a training with other settings"):
+        model = SASRec(NUM_ITEMS, **{**SMALL, "dropout": 0.5})
+        fit(model, SEQUENCES, len, epochs=4, batch_size=8, seed=1, checkpoint=tmp_path / "whole.safetensors")

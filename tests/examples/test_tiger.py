@@ -48,6 +48,18 @@ def test_beam_search_finds_valid_items_by_their_probability():
         assert (np.diff(scores[user]) <= 0).all()
 
 
+def test_users_are_searched_together_as_alone():
+    torch.manual_seed(0)
+    model = TIGER(codes_of_items(), **SMALL).eval()
+    random = np.random.default_rng(0)
+    histories = [random.integers(0, NUM_ITEMS, length).tolist() for length in random.integers(1, 25, 20)]
+    rows, scores = model.best(histories)
+    for history, of_user, of_rows in zip(histories, rows, scores, strict=True):
+        alone, of_alone = model.best([history])
+        assert of_user.tolist() == alone[0].tolist()
+        np.testing.assert_allclose(of_rows, of_alone[0], rtol=1e-4)
+
+
 def test_more_beams_than_items_find_each_once():
     torch.manual_seed(0)
     rows, _ = TIGER(codes_of_items(), **{**SMALL, "beams": 50}).eval().best([[0, 1]])

@@ -1,5 +1,7 @@
 """The prior adds what counting by plain loops says, keeps to the catalogue as it is, and is saved with the model."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -79,29 +81,32 @@ def test_a_prior_is_saved_with_the_model_and_changes_its_answers(make_model, fit
     loaded = FairForGenerativeRecommendation.from_pretrained(tmp_path).eval()
     again = loaded.recommend(**batch, index=index, top_k=5)
     assert torch.equal(again.item_ids, after.item_ids) and torch.equal(again.scores, after.scores)
-    model.set_prior(None, 0.0)
+    model.set_prior(cooccurrence([[3]], fitted.num_known_items), 1.0, -5.0)
+    assert model.prior is None, "it counts nothing"
     assert torch.equal(model.recommend(**batch, index=index, top_k=5).item_ids, before.item_ids)
     assert not any("prior" in name for name in model.state_dict())
 
 
 @pytest.mark.parametrize("prediction", ["codes", "items"])
 def test_a_history_s_own_items_are_held_back_or_put_first(make_model, fitted, prediction):
-    """In every search, and in the scores of evaluation; items that are not known, as p0, are left alone."""
+    """In every search, of one user and of two; items that are not known, as p0, are left alone."""
     model = make_model(num_known_items=fitted.num_known_items, prediction=prediction)
     batch = fitted([["p3", "p0", "p4", "p3"], ["p9"]], return_tensors="pt")
     counts = cooccurrence([[3, 20], [8, 30]], fitted.num_known_items)
     items = len(fitted.item_codes)
-    for backend in ("exact", "auto"):
+    for backend, users in itertools.product(("exact", "auto", "pq"), ([0, 1], [1])):
         index = ItemIndex(fitted.item_codes, known_ids=fitted.known_ids, backend=backend)
         answers = {}
         for repeat in (0.0, -200.0, 200.0):
             model.set_prior(counts, 1.0, repeat)
-            found = model.recommend(**batch, index=index, top_k=items, remove_seen=False)
+            found = model.recommend(
+                **{name: of_all[users] for name, of_all in batch.items()}, index=index, top_k=items, remove_seen=False
+            )
             for scores, rows in zip(found.scores, found.item_ids, strict=True):
                 assert (scores.diff() <= 0).all()
                 answers.setdefault(repeat, []).append(torch.zeros(items).scatter_(0, rows, scores))
         share = 1 / (1 if prediction == "items" else model.config.num_codebooks)
-        for user, own in enumerate(([3, 4], [9])):
+        for user, own in enumerate([([3, 4], [9])[user] for user in users]):
             mine = torch.zeros(items)
             mine[own] = 200.0 * share
             for repeat, sign in ((-200.0, -1), (200.0, 1)):
