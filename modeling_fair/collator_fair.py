@@ -25,8 +25,8 @@ class FairDataCollator:
         Returns:
             `input_ids` (batch, items, num_codebooks), `attention_mask` and `known_ids` (batch, items), `labels`
             (batch, items, num_codebooks) with -100 where nothing is supervised; for training `next_ids` (batch,
-            items), the catalogue rows of the labels with -1 where there are none, and `example_ids` (batch,), for
-            evaluation `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
+            items), the catalogue rows of the labels with -1 where there are none, `history_ids`, those of the inputs,
+            and `example_ids` (batch,), for evaluation `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
 
         Raises:
             ValueError: for an example with too few items.
@@ -51,7 +51,7 @@ class FairDataCollator:
             "labels": labels,
         }
         if training:
-            batch["next_ids"] = next_items
+            batch["next_ids"], batch["history_ids"] = next_items, items
             batch["example_ids"] = np.array([example["example_id"] for example in examples], dtype=np.int64)
         else:
             batch["target_ids"] = np.array([example["target_id"] for example in examples], dtype=np.int64)

@@ -16,7 +16,8 @@ class ItemSoftmax(torch.autograd.Function):
         loss = sum over targets of log( exp(h . v) + (n - 1) / m * sum over c exp(h . v_c) ) - h . v
 
     with m candidates c, the target left out. Of all n items that is the full softmax; of some drawn uniformly, the
-    sampled one, with the sum over all others estimated from theirs. Products run in the type of autocast, sums and
+    sampled one, with the sum over all others estimated from theirs. Items that a user has seen may be left out, of the
+    candidates as of the n. Products run in the type of autocast, sums and
     softmax in float32 at the least.
 
     Args:
@@ -24,6 +25,8 @@ class ItemSoftmax(torch.autograd.Function):
         of_targets: v, vectors of the targets, (targets, hidden_size).
         vectors: v_c, those of the candidates, (candidates, hidden_size).
         target_ids, candidate_ids: catalogue rows, (targets,) and (candidates,).
+        seen_ids: catalogue rows that are left out, (targets, n), -1 for none; the target itself never is. `None` for
+            none at all.
         items: n, size of the catalogue.
         with_gradients: whether `backward` will follow.
 
@@ -39,6 +42,7 @@ class ItemSoftmax(torch.autograd.Function):
         vectors: torch.Tensor,
         target_ids: torch.Tensor,
         candidate_ids: torch.Tensor,
+        seen_ids: torch.Tensor | None,
         items: int,
         with_gradients: bool,
     ) -> torch.Tensor:
@@ -59,16 +63,23 @@ class ItemSoftmax(torch.autograd.Function):
                 own = place[target_ids[part]]
                 drawn = (own >= 0).nonzero()[:, 0]
                 logits[drawn, own[drawn]] = -torch.inf
-                others = (len(vectors) - (own >= 0).to(precise)).clamp(min=1)
+                left, others = torch.full_like(own, items - 1), len(vectors) - (own >= 0).long()
+                if seen_ids is not None:
+                    seen = _once(seen_ids[part], target_ids[part])
+                    columns = torch.where(seen >= 0, place[seen.clamp(min=0)], -1)
+                    of_row, of_seen = (columns >= 0).nonzero(as_tuple=True)
+                    logits[of_row, columns[of_row, of_seen]] = -torch.inf
+                    left = left - (seen >= 0).sum(dim=1)
+                    others = others - (columns >= 0).sum(dim=1)
+                scale = (left.to(precise) / others.clamp(min=1)).log()  # from the candidates to all others
                 of_target = torch.linalg.vecdot(states[part].to(precise), targets)
-                rest = logits.logsumexp(dim=1) + ((items - 1) / others).log()
+                rest = logits.logsumexp(dim=1) + scale
                 total = torch.logaddexp(rest, of_target)
                 loss += (total - of_target).sum()
                 if not with_gradients:
                     continue
                 # d loss / d logit of a candidate is its probability, that of the target its probability less 1.
-                shift = total - ((items - 1) / others).log()
-                errors = logits.sub_(shift[:, None]).exp_().to(dtype)
+                errors = logits.sub_((total - scale)[:, None]).exp_().to(dtype)
                 missing = (of_target - total).exp_().sub_(1)[:, None]
                 gradients[0][part] = (errors @ candidates).to(precise) + missing * targets
                 gradients[1][part] = missing * states[part].to(precise)
@@ -81,4 +92,10 @@ class ItemSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         made = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *((gradient * of_loss).to(dtype) for gradient, dtype in made), None, None, None, None
+        return *((gradient * of_loss).to(dtype) for gradient, dtype in made), None, None, None, None, None
+
+
+def _once(seen: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Rows (targets, n) with each row once and the target not at all: -1 instead."""
+    seen = seen.masked_fill(seen == targets[:, None], -1).sort(dim=1).values
+    return torch.cat([seen[:, :1], seen[:, 1:].masked_fill(seen[:, 1:] == seen[:, :-1], -1)], dim=1)

@@ -35,6 +35,7 @@ ARGUMENTS = (
     "mtp_weight",
     "item_weight",
     "item_negatives",
+    "item_remove_seen",
     "nrt_weight",
     "mask_probability",
     "replace_probability",

@@ -40,6 +40,9 @@ class FairTrainingArguments(TrainingArguments):
     item_negatives: int | None = field(
         default=None, metadata={"help": "items drawn at each step for that; none: the whole catalogue"}
     )
+    item_remove_seen: bool = field(
+        default=False, metadata={"help": "whether items of the history are none of those, as in recommendations"}
+    )
     nrt_weight: float = field(default=1.0, metadata={"help": "alpha, the weight of the noise-robustness loss"})
     mim_weight: float = field(default=0.01, metadata={"help": "beta, the weight of the mutual-information loss"})
     mask_probability: float = field(default=0.1, metadata={"help": "share of the history's codes that NRT masks"})
@@ -280,7 +283,7 @@ class FairTrainer(Trainer):
         one length were seen to learn far slower, so padding is spared by packing instead.
         """
         inputs = dict(inputs)
-        example_ids, next_ids = inputs.pop("example_ids"), inputs.pop("next_ids")
+        example_ids, next_ids, history_ids = (inputs.pop(f"{name}_ids") for name in ("example", "next", "history"))
         codes, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
         batch = len(codes)
         config = self._inside(model).config
@@ -310,8 +313,12 @@ class FairTrainer(Trainer):
             loss = loss + self.args.mtp_weight * parts["mtp_loss"]
         supervised = (labels != -100).any(dim=-1).flatten().nonzero()[:, 0]
         if self.args.item_weight:
-            of_next = next_ids.flatten()[supervised]
-            summed = self._item_loss(model, states[packing.packed_cells[supervised]], of_next)
+            of_next, seen = next_ids.flatten()[supervised], None
+            if self.args.item_remove_seen:
+                users, places = supervised // labels.shape[1], supervised % labels.shape[1]
+                later = torch.arange(labels.shape[1], device=codes.device) > places[:, None]
+                seen = history_ids[users].masked_fill(later, -1)
+            summed = self._item_loss(model, states[packing.packed_cells[supervised]], of_next, seen)
             parts["item_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.item_weight * parts["item_loss"]
         if self.args.nrt_weight:
@@ -341,8 +348,11 @@ class FairTrainer(Trainer):
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _item_loss(self, model: nn.Module, states: torch.Tensor, next_ids: torch.Tensor) -> torch.Tensor:
-        """The item loss of states, summed; its candidates are the catalogue, or the items drawn at this step."""
+    def _item_loss(
+        self, model: nn.Module, states: torch.Tensor, next_ids: torch.Tensor, seen_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The item loss of states, summed; its candidates are the catalogue, or the items drawn at this step, without
+        those of `seen_ids`, (states, n)."""
         embeddings = self._inside(model).model.embeddings
         catalogue = self._catalogue()
         codes, known = catalogue.item_codes, catalogue.known_ids
@@ -358,7 +368,9 @@ class FairTrainer(Trainer):
             vectors = embeddings.item_vectors(codes[candidates], known[candidates])
             of_next = embeddings.item_vectors(codes[next_ids], known[next_ids])
         queries = self._inside(model).heads.queries(states)
-        return ItemSoftmax.apply(queries, of_next, vectors, next_ids, candidates, len(codes), torch.is_grad_enabled())
+        return ItemSoftmax.apply(
+            queries, of_next, vectors, next_ids, candidates, seen_ids, len(codes), torch.is_grad_enabled()
+        )
 
     def _catalogue(self) -> ItemIndex:
         """The tokenizer's items on this device; it keeps their lengths throughout an evaluation."""

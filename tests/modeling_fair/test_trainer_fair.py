@@ -331,9 +331,12 @@ def test_a_model_of_another_tokenizer_is_refused(make_trainer, fields, named):
         make_trainer(model_fields=fields)
 
 
-def test_the_item_loss_against_plain_torch(make_trainer, prepared, fitted):
-    """Cross-entropy over cosines with unit vectors, made of codes and of the known items' own vectors."""
-    trainer = make_trainer(model_fields=ITEMS, mtp_weight=0.0, item_weight=2.0, nrt_weight=0.0, mim_weight=0.0)
+@pytest.mark.parametrize("remove_seen", [False, True])
+def test_the_item_loss_against_plain_torch(make_trainer, prepared, fitted, remove_seen):
+    """Cross-entropy over cosines with unit vectors, made of codes and of the known items' own vectors; of all items,
+    or of the target and those that the user has not seen by then."""
+    weights_of_losses = {"mtp_weight": 0.0, "item_weight": 2.0, "nrt_weight": 0.0, "mim_weight": 0.0}
+    trainer = make_trainer(model_fields=ITEMS, item_remove_seen=remove_seen, **weights_of_losses)
     model = trainer.model
     batch = FairDataCollator(fitted)([prepared["train"][i] for i in range(6)])
     loss = trainer.compute_loss(model, dict(batch))
@@ -345,6 +348,11 @@ def test_the_item_loss_against_plain_torch(make_trainer, prepared, fitted):
     vectors = nn.functional.normalize(vectors, dim=-1)
     states = model(batch["input_ids"], batch["attention_mask"], known_ids=batch["known_ids"]).last_hidden_state[known]
     logits = nn.functional.normalize(states, dim=-1) @ vectors.T / model.config.cosine_temperature
+    if remove_seen:
+        histories = [rows[: place + 1] for number in range(6) if (rows := prepared["train"][number]["item_ids"])
+                     for place in range(len(rows) - 1)]  # fmt: skip
+        for row, (seen, target) in enumerate(zip(histories, batch["next_ids"][known].tolist(), strict=True)):
+            logits[row, [item for item in seen if item != target]] = -torch.inf
     plain = nn.functional.cross_entropy(logits, batch["next_ids"][known])
     torch.testing.assert_close(loss, 2 * plain, rtol=1e-4, atol=1e-5)
 
