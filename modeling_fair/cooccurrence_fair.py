@@ -165,9 +165,10 @@ def choose_prior(
         return max(((*setting[:place], value, *setting[place + 1 :]) for value in values), key=score)
 
     # Each given the others, in turns; similar items last: beside a model that is sure of itself, a prior of a low
-    # weight says little of them, as a small repeat changes nothing: that is looked for on the whole ladder first.
+    # weight says little of them, as a small repeat changes nothing: that is looked for on the whole ladder first, and
+    # the smallest of equals is taken.
     ladders = {2: (repeat,) if repeat else REPEATS, 1: (weight,) if weight else PRIOR_WEIGHTS, 0: SIMILAR_WEIGHTS}
-    best: tuple[float, ...] = max(((0.0, weight or 1.0, of_repeats) for of_repeats in ladders[2]), key=score)
+    best: tuple[float, ...] = max(((0.0, weight or 1.0, value) for value in sorted(ladders[2], key=abs)), key=score)
     settled = False
     while not settled:
         before = best

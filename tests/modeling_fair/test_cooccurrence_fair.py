@@ -100,7 +100,9 @@ def test_the_prior_is_the_best_in_validation():
 
     without = {"ndcg@10": 0.0, "ndcg@10_seen_removed": 0.0}
     chosen = choose_prior(counts, similar, without, of_two_that_help_together)
-    assert shares[chosen.counts.sum()] == 2.0 and chosen.weight > 0 and chosen.repeat < -8
+    assert shares[chosen.counts.sum()] == 2.0 and chosen.weight > 0 and chosen.repeat == -32.0, (
+        "the smallest of those that help as much"
+    )
     calls = []
     chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5, 2.0), weight=1.7)
     assert chosen.weight == 1.7 and shares[chosen.counts.sum()] == 2.0 and {weight for _, weight, _ in calls} == {1.7}
