@@ -164,7 +164,7 @@ def best_of(scores: torch.Tensor, rows: torch.Tensor, top_k: int) -> tuple[torch
     top_k = min(top_k, scores.shape[1])
     best, columns = scores.topk(top_k, dim=1)
     # topk keeps any of the items that tie for the last place; where there is such a tie, sort the whole row.
-    tied = ((scores >= best[:, -1:]).sum(dim=1) > top_k).nonzero()[:, 0]
+    tied = ((scores >= best[:, -1:]).sum(dim=1, dtype=torch.int32) > top_k).nonzero()[:, 0]
     best_rows = rows.gather(1, columns)
     by_row = best_rows.argsort(dim=1)
     best, best_rows = best.gather(1, by_row), best_rows.gather(1, by_row)

@@ -62,7 +62,7 @@ def rank_targets(
             scores = all_scores.masked_fill(removed, float("-inf")) if name else all_scores
             before = (scores == target_scores[:, None]) & (rows < targets[:, None])
             ahead = (~(scores <= target_scores[:, None]) | before) & (rows != targets[:, None])
-            ranks[name] += ahead.sum(dim=1)
+            ranks[name] += ahead.sum(dim=1, dtype=torch.int32)
             of_chunk = best_of(scores, rows, top_k)
             if name in best:
                 both_scores, both_rows = (torch.cat(pair, dim=1) for pair in zip(best[name], of_chunk, strict=True))
