@@ -79,7 +79,8 @@ class Packing:
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """(batch, items, ...) -> (packed, ...); cells of padding hold any item's values."""
-        return padded.flatten(0, 1)[self.cells.clamp(max=self.shape[0] * self.shape[1] - 1)]
+        cells = self.cells.clamp(max=self.shape[0] * self.shape[1] - 1)
+        return padded.flatten(0, 1).index_select(0, cells)
 
     def sum_histories(self, packed: torch.Tensor) -> torch.Tensor:
         """(packed, width) -> sums over the items of each history, (batch, width), float32 at the least."""

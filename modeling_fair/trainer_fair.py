@@ -361,7 +361,7 @@ class FairTrainer(Trainer):
         drawn_items = self.args.item_negatives
         if drawn_items is None or drawn_items >= len(codes):
             vectors = embeddings.item_vectors(codes, known)
-            of_next = vectors[next_ids]
+            of_next = vectors.index_select(0, next_ids)  # whose gradient, unlike that of [], sums in one order
         else:
             generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
             candidates = torch.randperm(len(codes), generator=generator)[:drawn_items].to(states.device)
