@@ -38,7 +38,7 @@ def noise_robustness_loss(
     cosines = cosines.masked_fill(own | (cosines > 1 - 1e-6), -2.0)
     best, nearest = cosines.max(dim=1)
     to_noisy = nn.functional.pairwise_distance(clean, noisy)
-    to_negative = nn.functional.pairwise_distance(clean, negatives[nearest])
+    to_negative = nn.functional.pairwise_distance(clean, negatives.index_select(0, nearest))
     return ((to_noisy - to_negative + margin).relu() * (best > -2.0)).sum()
 
 

@@ -96,6 +96,30 @@ def test_resumed_equals_uninterrupted_bit_for_bit(make_trainer, stop, fields, tm
     assert_same(weights(whole), weights(resumed), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("fields", [{}, ITEMS])
+def test_two_threads_give_the_same_weights_again(make_trainer, fields):
+    """Wide enough that tensors are shared out between the threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = []
+        for number in range(4):
+            trainer = make_trainer(
+                f"run{number}",
+                {"hidden_size": 1024, "hidden_dropout": 0.2, **fields},
+                item_weight=1.0 if fields else 0.0,
+                per_device_train_batch_size=16,
+                learning_rate=1e-3,
+                max_steps=2,
+            )
+            trainer.train()
+            runs.append(weights(trainer))
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        assert_same(runs[0], other, rtol=0, atol=0)
+
+
 def test_a_run_resumed_in_a_moved_folder_ends_with_its_best_weights_and_its_whole_time(make_trainer, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
     options |= {"save_total_limit": None, "load_best_model_at_end": True, "metric_for_best_model": "eval_recall@10"}
