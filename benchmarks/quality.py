@@ -81,8 +81,8 @@ SASREC = [
 
 SASREC_EPOCHS = 30  # at the most
 # TIGER trains on one target of each user an epoch, SASRec on all. Beam search is slow, so training is validated on
-# some users; it was not tuned.
-TIGER_EPOCHS, TIGER_VALIDATED = 40, 1000
+# some users, whose metric moves up and down: hence the patience. It was not tuned.
+TIGER_EPOCHS, TIGER_PATIENCE, TIGER_VALIDATED = 40, 20, 1000
 
 
 class Data:
@@ -283,6 +283,7 @@ def tiger(data: Data, seed: int) -> dict[str, Any]:
         prepared["train"]["item_ids"][:],
         lambda _: evaluate(lambda histories: dense(*best(histories), items), some, items)[SELECT],
         epochs=TIGER_EPOCHS,
+        patience=TIGER_PATIENCE,
         learning_rate=2e-3,
         bf16=bf16,
         seed=seed,
