@@ -274,8 +274,8 @@ class FairTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """MTP + alpha NRT + beta MIM of one micro-batch, and the prediction of items where that has a weight; clean
-        and noisy histories in one forward pass. Noisy ones are read by their codes alone.
+        """MTP + alpha NRT + beta MIM of one micro-batch, and the prediction of items where that has a weight. For NRT
+        the model runs once more, on the noisy histories, with the same dropout.
 
         MTP, item loss and NRT are means over supervised positions, MIM over histories, all of the whole batch. NRT
         compares the states at supervised positions, its negatives are the last states of the other histories; MIM
@@ -289,23 +289,12 @@ class FairTrainer(Trainer):
         config = self._inside(model).config
         if num_items_in_batch is None:
             num_items_in_batch = (labels != -100).sum()
-        if self.args.nrt_weight:
-            noisy = add_noise(
-                codes,
-                example_ids,
-                codebook_size=config.codebook_size,
-                mask_probability=self.args.mask_probability,
-                replace_probability=self.args.replace_probability,
-                seed=self.args.seed,
-                step=self.state.global_step,
-            )
-            inputs["input_ids"] = torch.cat([codes, noisy])
-            inputs["attention_mask"] = torch.cat([mask, mask])
-            inputs["known_ids"] = torch.cat([inputs["known_ids"], torch.full_like(mask, -1)])
-            inputs["labels"] = torch.cat([labels, torch.full_like(labels, -100)])
         if not self.args.mtp_weight:
             del inputs["labels"]
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, logits_to_keep=-1, **PACKED)
+        # The noisy view draws the random numbers of the clean one again: what differs is the noise, not the dropout.
+        devices = [] if codes.device.type == "cpu" else [codes.device]
+        with torch.random.fork_rng(devices, bool(self.args.nrt_weight), device_type=codes.device.type):
+            outputs = model(**inputs, num_items_in_batch=num_items_in_batch, logits_to_keep=-1, **PACKED)
         states, packing = outputs.last_hidden_state, outputs.packing
         parts, loss = {}, states.new_zeros((), dtype=torch.float32)
         if self.args.mtp_weight:
@@ -324,7 +313,18 @@ class FairTrainer(Trainer):
         if self.args.nrt_weight:
             negatives = self._gather_with_gradient(states[packing.last_cells[:batch]])
             own = self.accelerator.process_index * batch + supervised // labels.shape[1]
-            clean, noisy = (states[packing.packed_cells[supervised + view]] for view in (0, mask.numel()))
+            inputs["input_ids"] = add_noise(
+                codes,
+                example_ids,
+                codebook_size=config.codebook_size,
+                mask_probability=self.args.mask_probability,
+                replace_probability=self.args.replace_probability,
+                seed=self.args.seed,
+                step=self.state.global_step,
+            )
+            inputs |= {"labels": None, "known_ids": torch.full_like(mask, -1)}  # it is read by its codes alone
+            of_noisy = model(**inputs, logits_to_keep=-1, **PACKED).last_hidden_state
+            clean, noisy = (view[packing.packed_cells[supervised]] for view in (states, of_noisy))
             summed = noise_robustness_loss(clean, noisy, negatives, own, self.args.nrt_margin)
             parts["nrt_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.nrt_weight * parts["nrt_loss"]

@@ -181,7 +181,8 @@ def test_loss_against_plain_torch(make_trainer, prepared, fitted):
     trainer._sequences_in_batch = 6.0
     loss = trainer.compute_loss(model, dict(batch))
     handle.remove()
-    noisy = seen[0][6:]
+    clean, noisy = seen
+    assert torch.equal(clean, batch["input_ids"])
     assert ((noisy != batch["input_ids"]) & batch["attention_mask"].bool()[..., None]).any()
 
     mask = batch["attention_mask"].bool()
@@ -210,6 +211,22 @@ def test_loss_against_plain_torch(make_trainer, prepared, fitted):
         contrasts.append(-(cosines[kept] / args.mim_temperature).log_softmax(0)[kept.index(i)])
     expected = mtp + torch.stack(triplets).mean() + 0.5 * torch.stack(contrasts).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_both_views_of_nrt_have_the_same_dropout(make_trainer, prepared, fitted):
+    """Without noise they are then the same; the next step drops others."""
+    dropout = {"attention_dropout": 0.5, "embedding_dropout": 0.5, "hidden_dropout": 0.5}
+    trainer = make_trainer(model_fields=dropout, nrt_weight=1.0, mask_probability=0.0, replace_probability=0.0)
+    trainer.create_optimizer_and_scheduler(1)
+    trainer._sequences_in_batch = 6.0
+    batch = FairDataCollator(fitted)([prepared["train"][i] for i in range(6)])
+    states = []
+    trainer.model.train().model.register_forward_hook(lambda module, _, output: states.append(output[0]))
+    for _ in range(2):
+        trainer.compute_loss(trainer.model, dict(batch))
+    first, noisy, second, _ = states
+    torch.testing.assert_close(first, noisy, rtol=0, atol=0)
+    assert (first - second).abs().mean() > 0.1
 
 
 def test_lambdas_norms_and_biases_are_not_decayed(make_trainer):
