@@ -23,11 +23,16 @@ NAMES = {
     "sasrec": "SASRec, full softmax, tuned",
     "tiger": "TIGER",
     "rpg": "RPG",
-    "rpg_same_time": "RPG, trained as long as FAIR paper",
+    "rpg_40_epochs": "RPG, 40 epochs",
+    "rpg_20_epochs": "RPG, 20 epochs",
     "fair_paper": "FAIR paper",
     "fair_paper_no_fam": "FAIR paper, standard attention",
     "fair_paper_no_nrt": "FAIR paper, no NRT",
     "fair_paper_no_mim": "FAIR paper, no MIM",
+    "fair_paper_14_epochs": "FAIR paper, 14 epochs",
+    "fair_paper_14_epochs_no_fam": "FAIR paper, 14 epochs, standard attention",
+    "fair_paper_14_epochs_no_nrt": "FAIR paper, 14 epochs, no NRT",
+    "fair_paper_14_epochs_no_mim": "FAIR paper, 14 epochs, no MIM",
     "fair_best": "FAIR best",
     "fair_best_standard": "FAIR best, standard attention",
     "fair_best_no_residuals": "FAIR best, no item residuals",
@@ -38,7 +43,8 @@ FUSED = " + prior"
 # Of means over seeds, seen items kept: a name, and the two models.
 RATIOS = (
     ("paper_vs_rpg", "fair_paper", "rpg", "recall@5"),
-    ("paper_vs_rpg_same_time", "fair_paper", "rpg_same_time", "recall@5"),
+    ("paper_vs_rpg_same_epochs", "fair_paper", "rpg_40_epochs", "recall@5"),
+    ("paper_vs_rpg_same_time", "fair_paper_14_epochs", "rpg_20_epochs", "recall@5"),
     ("focused_vs_standard", "fair_best", "fair_best_standard", "recall@10"),
     ("focused_vs_standard_alone", "fair_best - prior", "fair_best_standard - prior", "recall@10"),
 )
