@@ -322,7 +322,8 @@ class FairTrainer(Trainer):
                 seed=self.args.seed,
                 step=self.state.global_step,
             )
-            inputs |= {"labels": None, "known_ids": torch.full_like(mask, -1)}  # it is read by its codes alone
+            inputs["known_ids"] = torch.full_like(mask, -1)  # it is read by its codes alone
+            inputs.pop("labels", None)
             of_noisy = model(**inputs, logits_to_keep=-1, **PACKED).last_hidden_state
             clean, noisy = (view[packing.packed_cells[supervised]] for view in (states, of_noisy))
             summed = noise_robustness_loss(clean, noisy, negatives, own, self.args.nrt_margin)
