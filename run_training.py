@@ -201,6 +201,7 @@ def train(job: Job) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         print(metrics_table({f"FAIR, {split}": metrics for split, metrics in results["results"].items()}))
         print(f"Saved model, tokenizer and catalogue to {output}.")
+    trainer.accelerator.wait_for_everyone()  # one that ends before the first has saved would take it along
     return results
 
 
@@ -215,3 +216,4 @@ if __name__ == "__main__":
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"run_training.py: {error}")
     train(prepared_job)
+    prepared_job.trainer.accelerator.end_training()  # without it, processes were seen to abort as they ended

@@ -448,6 +448,8 @@ metrics = trainer.evaluate()
 if trainer.is_world_process_zero():
     torch.save(trainer.model.state_dict(), f"{folder}/weights{batch}.pt")
     json.dump([trainer.state.log_history, metrics], open(f"{folder}/log{batch}.json", "w"))
+trainer.accelerator.wait_for_everyone()
+trainer.accelerator.end_training()
 """
 
 
