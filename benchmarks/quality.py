@@ -277,16 +277,12 @@ def tiger(data: Data, seed: int) -> dict[str, Any]:
     some = prepared["validation"].shuffle(seed=seed).select(range(min(TIGER_VALIDATED, len(prepared["validation"]))))
     checkpoint = data.work / f"{name}.safetensors"
     resumed = checkpoint.exists()
-    bf16 = bf16_is_fast(use_cpu=True)  # also in beam search, as FAIR is evaluated: half the time
-
-    def best(histories: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return model.best(histories)
-
+    bf16 = bf16_is_fast(use_cpu=True)
+    in_bf16 = torch.autocast("cpu", torch.bfloat16, enabled=bf16)  # beam search too, as FAIR is evaluated
     curve = fit(
         model,
         prepared["train"]["item_ids"][:],
-        lambda _: evaluate(lambda histories: dense(*best(histories), items), some, items)[SELECT],
+        lambda model: evaluate(in_bf16(model.scores), some, items)[SELECT],
         epochs=TIGER_EPOCHS,
         patience=TIGER_PATIENCE,
         learning_rate=2e-3,
@@ -299,7 +295,7 @@ def tiger(data: Data, seed: int) -> dict[str, Any]:
         of_epoch = f"{len(curve)}_{curve.index(max(curve))}"  # trained on, it finds others
         kept, histories = data.work / f"{name}_{of_epoch}_{split}.safetensors", prepared[split]["seen_ids"][:]
         if not kept.exists():
-            rows, scores = map(np.concatenate, zip(*map(best, batched(histories, 512)), strict=True))
+            rows, scores = map(np.concatenate, zip(*map(in_bf16(model.best), batched(histories, 512)), strict=True))
             part = kept.with_suffix(".tmp")
             save_file({"rows": torch.from_numpy(rows), "scores": torch.from_numpy(scores)}, part)
             part.replace(kept)

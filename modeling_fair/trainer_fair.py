@@ -311,9 +311,9 @@ class FairTrainer(Trainer):
             parts["item_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.item_weight * parts["item_loss"]
         if self.args.nrt_weight:
-            negatives = self._gather_with_gradient(states[packing.last_cells[:batch]])
+            negatives = self._gather_with_gradient(states[packing.last_cells])
             own = self.accelerator.process_index * batch + supervised // labels.shape[1]
-            inputs["input_ids"] = add_noise(
+            noisy_codes = add_noise(
                 codes,
                 example_ids,
                 codebook_size=config.codebook_size,
@@ -322,16 +322,17 @@ class FairTrainer(Trainer):
                 seed=self.args.seed,
                 step=self.state.global_step,
             )
-            inputs["known_ids"] = torch.full_like(mask, -1)  # it is read by its codes alone
-            inputs.pop("labels", None)
-            of_noisy = model(**inputs, logits_to_keep=-1, **PACKED).last_hidden_state
+            unknown = torch.full_like(mask, -1)  # noisy histories are read by their codes alone
+            of_noisy = model(
+                input_ids=noisy_codes, attention_mask=mask, known_ids=unknown, logits_to_keep=-1, **PACKED
+            ).last_hidden_state
             clean, noisy = (view[packing.packed_cells[supervised]] for view in (states, of_noisy))
             summed = noise_robustness_loss(clean, noisy, negatives, own, self.args.nrt_margin)
             parts["nrt_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.nrt_weight * parts["nrt_loss"]
         if self.args.mim_weight:
             target_codes = last_item_states(labels, mask)
-            pooled = packing.sum_histories(states)[:batch] / mask.sum(dim=1, keepdim=True)
+            pooled = packing.sum_histories(states) / mask.sum(dim=1, keepdim=True)
             target_ids = last_item_states(next_ids, mask).cpu().numpy()
             known = torch.from_numpy(self.processing_class.known_ids_of(target_ids)).to(codes.device)
             vectors = self._inside(model).model.embeddings.item_vectors(target_codes, known)
