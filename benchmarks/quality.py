@@ -54,6 +54,7 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "rpg": ("rpg", {}),
     "rpg_40_epochs": ("rpg", {"num_train_epochs": 40}),  # as many as fair_paper
     "rpg_20_epochs": ("rpg", {"num_train_epochs": 20}),  # as long as fair_paper_14_epochs
+    "fair_paper_75_epochs": ("fair_paper", {"num_train_epochs": 75}),  # about as long as rpg
     "fair_best": ("fair_best", {}),
     "fair_best_standard": ("fair_best", {"attention_type": "standard"}),
     "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),

@@ -29,6 +29,7 @@ NAMES = {
     "fair_paper_no_fam": "FAIR paper, standard attention",
     "fair_paper_no_nrt": "FAIR paper, no NRT",
     "fair_paper_no_mim": "FAIR paper, no MIM",
+    "fair_paper_75_epochs": "FAIR paper, at most 75 epochs",
     "fair_paper_14_epochs": "FAIR paper, 14 epochs",
     "fair_paper_14_epochs_no_fam": "FAIR paper, 14 epochs, standard attention",
     "fair_paper_14_epochs_no_nrt": "FAIR paper, 14 epochs, no NRT",
@@ -43,6 +44,7 @@ FUSED = " + prior"
 # Of means over seeds, seen items kept: a name, and the two models.
 RATIOS = (
     ("paper_vs_rpg", "fair_paper", "rpg", "recall@5"),
+    ("paper_vs_rpg_same_patience", "fair_paper_75_epochs", "rpg", "recall@5"),
     ("paper_vs_rpg_same_epochs", "fair_paper", "rpg_40_epochs", "recall@5"),
     ("paper_vs_rpg_same_time", "fair_paper_14_epochs", "rpg_20_epochs", "recall@5"),
     ("focused_vs_standard", "fair_best", "fair_best_standard", "recall@10"),
