@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
+BORROWING_ITEMS = 4096  # items whose borrowed counts are held whole at once
+BORROWED_SHARE = np.float32(0.5)  # of the sum of all likenesses, that of all borrowed counts
 # What validation chooses from, a step to a neighbour at a time: weights of similar items beside the counts, of the
 # prior (models of codes are sure of themselves, so that theirs is large), and what it adds to a history's own items.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
@@ -89,8 +92,44 @@ def similar_items(vectors: np.ndarray, count: int = 100, power: float = 3.0) -> 
     return sparse.coo_array((values, (rows[kept], columns[kept])), shape=(items, items)).tocsr()
 
 
+def borrowed_counts(
+    counts: sparse.csr_array, similar: sparse.csr_array, count: int = 100, lenders: int = 20
+) -> sparse.csr_array:
+    """For each item the mean of the counts of the items most like it, weighted by likeness: what an item that was
+    seldom met may stand beside.
+
+    Args:
+        counts: (items, items), what `cooccurrence` gives.
+        similar: (items, items), what `similar_items` gives.
+        count: largest entries kept of each row.
+        lenders: how many of the similar items are asked.
+
+    Returns:
+        (items, items), float32; rows of items that nothing is like are empty, and no item is beside itself.
+    """
+    nearest = _largest(similar, lenders)
+    shares = (sparse.diags_array(_inverse_power(nearest.sum(axis=1), 1.0)) @ nearest).tocsr().astype(np.float32)
+    parts = [sparse.csr_array((0, counts.shape[1]), dtype=np.float32)]
+    for start in range(0, shares.shape[0], BORROWING_ITEMS):
+        means = (shares[start : start + BORROWING_ITEMS] @ counts).tocoo()
+        means.data[means.row + start == means.col] = 0
+        parts.append(_largest(means.tocsr(), count))
+    return sparse.vstack(parts, format="csr")
+
+
+def _largest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
+    """The largest entries of each row, no zeros among them."""
+    kept = matrix.copy()
+    for begin, end in pairwise(matrix.indptr):
+        if end - begin > count:
+            row = kept.data[begin:end]
+            row[np.argpartition(row, -count)[:-count]] = 0
+    kept.eliminate_zeros()
+    return kept
+
+
 def add_similar(counts: sparse.csr_array, similar: sparse.csr_array, weight: float) -> sparse.csr_array:
-    """Counts, and `weight` times the similarities, scaled to the counts' own mean."""
+    """Counts, and `weight` times what similar items say, scaled to the counts' own mean."""
     if not weight or not counts.nnz or not similar.nnz:
         return counts
     return (counts + similar * np.float32(weight * counts.data.mean() / similar.data.mean())).tocsr()
@@ -104,7 +143,8 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
         tokenizer: a fitted [`FairTokenizer`].
 
     Returns:
-        Co-occurrence counts of the sequences, and items similar by their codes: sparse, known items by known items.
+        Co-occurrence counts of the sequences, and what similar items say: which are like an item by their codes and,
+        half as much in sum, which stand beside those. Both sparse, known items by known items.
     """
     rows = map(np.asarray, train_dataset["item_ids"])
     counts = cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items)
@@ -112,7 +152,11 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
     decoded = tokenizer.codebooks.decode(tokenizer.item_codes[there])
     vectors = np.zeros((tokenizer.num_known_items, decoded.shape[1]), np.float32)
     vectors[tokenizer.known_ids[there]] = decoded
-    return counts, similar_items(vectors)
+    similar = similar_items(vectors)
+    borrowed = borrowed_counts(counts, similar)
+    if borrowed.nnz:
+        similar = (similar + borrowed * (BORROWED_SHARE * similar.sum() / borrowed.sum())).tocsr()
+    return counts, similar
 
 
 @dataclass

@@ -41,7 +41,7 @@ class FairTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "items drawn at each step for that; none: the whole catalogue"}
     )
     item_remove_seen: bool = field(
-        default=False, metadata={"help": "whether items of the history are none of those, as in recommendations"}
+        default=False, metadata={"help": "whether items of the history are none of those where the next one is new"}
     )
     nrt_weight: float = field(default=1.0, metadata={"help": "alpha, the weight of the noise-robustness loss"})
     mim_weight: float = field(default=0.01, metadata={"help": "beta, the weight of the mutual-information loss"})
@@ -307,6 +307,8 @@ class FairTrainer(Trainer):
                 users, places = supervised // labels.shape[1], supervised % labels.shape[1]
                 later = torch.arange(labels.shape[1], device=codes.device) > places[:, None]
                 seen = history_ids[users].masked_fill(later, -1)
+                again = (seen == of_next[:, None]).any(dim=1, keepdim=True)  # of a target taken again, none
+                seen = seen.masked_fill(again, -1)
             summed = self._item_loss(model, states[packing.packed_cells[supervised]], of_next, seen)
             parts["item_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.item_weight * parts["item_loss"]

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from modeling_fair import cooccurrence_fair
-from modeling_fair.cooccurrence_fair import add_similar, choose_prior, cooccurrence, similar_items
+from modeling_fair.cooccurrence_fair import (
+    add_similar,
+    borrowed_counts,
+    choose_prior,
+    cooccurrence,
+    prior_parts,
+    similar_items,
+)
 from tokenization_fair.codebooks_fair import fit_codebooks
 
 
@@ -30,6 +38,56 @@ def test_of_many_items_most_similar_ones_are_found(monkeypatch):
     monkeypatch.setattr(cooccurrence_fair, "EXACT_ITEMS", 500)
     found = similar_items(vectors.astype(np.float32), count=10).toarray() > 0
     assert (found & exact).sum() > 0.7 * exact.sum()
+
+
+def test_borrowed_counts_are_the_means_of_similar_items(monkeypatch):
+    rng = np.random.default_rng(0)
+    counts = cooccurrence([rng.integers(0, 30, 12) for _ in range(20)], 30)
+    vectors = rng.normal(size=(30, 4)).astype(np.float32)
+    vectors[3] = 0
+    similar = similar_items(vectors, count=5)
+    dense, likeness = counts.toarray(), similar.toarray()
+    assert (borrowed_counts(counts, similar, 30, lenders=2) != borrowed_counts(counts, _of_two(likeness), 30)).nnz == 0
+    means = likeness @ dense / np.maximum(likeness.sum(axis=1, keepdims=True), 1e-12)
+    np.fill_diagonal(means, 0)
+    np.testing.assert_allclose(borrowed_counts(counts, similar, 30).toarray(), means, atol=1e-5)
+    monkeypatch.setattr(cooccurrence_fair, "BORROWING_ITEMS", 7)
+    few = borrowed_counts(counts, similar, 4).toarray()
+    for of_item, mean in zip(few, means, strict=True):
+        kept = np.flatnonzero(of_item)
+        assert len(kept) == min(4, (mean > 0).sum()) and set(mean[kept]) == set(np.sort(mean)[::-1][: len(kept)])
+        np.testing.assert_allclose(of_item[kept], mean[kept], atol=1e-5)
+    assert not few[3].any()
+
+
+def _of_two(likeness):
+    """The two largest of each row."""
+    smaller = np.argsort(-likeness, axis=1)[:, 2:]
+    of_two = likeness.copy()
+    np.put_along_axis(of_two, smaller, 0, axis=1)
+    return sparse.csr_array(of_two)
+
+
+def test_a_prior_knows_what_similar_items_stand_beside():
+    """Items 0 and 1 are alike, and 0 stands beside 2: so 1 says something of 2, too."""
+
+    class Tokenizer:
+        num_known_items, known_ids = 4, np.arange(4)
+        item_codes = np.arange(4)[:, None]
+
+        def known_ids_of(self, rows):
+            return rows
+
+        class codebooks:
+            @staticmethod
+            def decode(codes):
+                return np.array([[1, 0.1, 0], [1, -0.1, 0], [0, 0, 1], [0, 0, -1]], np.float32)[codes[:, 0]]
+
+    counts, similar = prior_parts({"item_ids": [[0, 2], [3]]}, Tokenizer())
+    assert counts[1, 2] == 0 < similar[1, 2] and similar[1, 3] == 0
+    alike = similar[0, 1] + similar[1, 0]
+    assert np.isclose(similar.sum(), 1.5 * alike)
+    assert prior_parts({"item_ids": [[3]]}, Tokenizer())[1].nnz == 2, "without counts, likeness alone"
 
 
 def test_the_share_of_similar_items():

@@ -374,12 +374,14 @@ def test_a_model_of_another_tokenizer_is_refused(make_trainer, fields, named):
 
 @pytest.mark.parametrize("remove_seen", [False, True])
 def test_the_item_loss_against_plain_torch(make_trainer, prepared, fitted, remove_seen):
-    """Cross-entropy over cosines with unit vectors, made of codes and of the known items' own vectors; of all items,
-    or of the target and those that the user has not seen by then."""
+    """Cross-entropy over cosines with unit vectors, of codes and the known items' own vectors; of all items or,
+    for a target that is new to the user, of those that are."""
     weights_of_losses = {"mtp_weight": 0.0, "item_weight": 2.0, "nrt_weight": 0.0, "mim_weight": 0.0}
     trainer = make_trainer(model_fields=ITEMS, item_remove_seen=remove_seen, **weights_of_losses)
     model = trainer.model
-    batch = FairDataCollator(fitted)([prepared["train"][i] for i in range(6)])
+    examples = [dict(prepared["train"][i]) for i in range(6)]
+    examples[0]["item_ids"] = [*examples[0]["item_ids"], examples[0]["item_ids"][0]]  # taken again
+    batch = FairDataCollator(fitted)(examples)
     loss = trainer.compute_loss(model, dict(batch))
     known = batch["next_ids"] >= 0
     residuals = model.model.embeddings.residuals.weight
@@ -390,10 +392,11 @@ def test_the_item_loss_against_plain_torch(make_trainer, prepared, fitted, remov
     states = model(batch["input_ids"], batch["attention_mask"], known_ids=batch["known_ids"]).last_hidden_state[known]
     logits = nn.functional.normalize(states, dim=-1) @ vectors.T / model.config.cosine_temperature
     if remove_seen:
-        histories = [rows[: place + 1] for number in range(6) if (rows := prepared["train"][number]["item_ids"])
-                     for place in range(len(rows) - 1)]  # fmt: skip
+        histories = [example["item_ids"][: place + 1] for example in examples
+                     for place in range(len(example["item_ids"]) - 1)]  # fmt: skip
         for row, (seen, target) in enumerate(zip(histories, batch["next_ids"][known].tolist(), strict=True)):
-            logits[row, [item for item in seen if item != target]] = -torch.inf
+            if target not in seen:
+                logits[row, list(seen)] = -torch.inf
     plain = nn.functional.cross_entropy(logits, batch["next_ids"][known])
     torch.testing.assert_close(loss, 2 * plain, rtol=1e-4, atol=1e-5)
 
