@@ -117,11 +117,10 @@ class Codebooks:
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (n, num_codebooks) -> what they say of the vectors, (n, dim) float32, less the mean of the fit."""
+        """Codes (n, num_codebooks) -> their centroids side by side, (n, width) float32: what they say of the vectors,
+        whitened and rotated, so that one direction weighs as much as another."""
         parts = [centroids[of_digit] for centroids, of_digit in zip(self.centroids, codes.T, strict=True)]
-        rotated = np.concatenate(parts, axis=1).astype(np.float64)
-        back = self.rotation.T.astype(np.float64) @ np.linalg.pinv(self.projection.astype(np.float64))
-        return (rotated @ back).astype(np.float32)
+        return np.concatenate(parts, axis=1)
 
     def reconstruction_error(self, vectors: np.ndarray, codes: np.ndarray) -> float:
         """Mean squared distance between vectors and their quantised forms, as a share of the vectors' variance in the

@@ -1,7 +1,6 @@
 """Similar items are those of a plain sort by cosine; what is added to counts keeps its share."""
 
 import numpy as np
-import pytest
 from scipy import sparse
 
 from modeling_fair import cooccurrence_fair
@@ -13,7 +12,6 @@ from modeling_fair.cooccurrence_fair import (
     prior_parts,
     similar_items,
 )
-from tokenization_fair.codebooks_fair import fit_codebooks
 
 
 def test_similar_items_are_the_nearest_by_cosine():
@@ -99,18 +97,6 @@ def test_the_share_of_similar_items():
     assert (add_similar(counts, similar, 0.0) != counts).nnz == 0
     nothing = cooccurrence([], 5)
     assert add_similar(nothing, similar, 2.0).nnz == 0
-
-
-@pytest.mark.parametrize("whiten", [True, False])
-def test_decoded_codes_are_near_the_vectors(whiten):
-    vectors = np.random.default_rng(0).normal(size=(600, 12)).astype(np.float32) * np.arange(1, 13)
-    codebooks = fit_codebooks(vectors, 4, 64, 8, whiten, 0)
-    decoded = codebooks.decode(codebooks.encode(vectors))
-    assert decoded.shape == vectors.shape and decoded.dtype == np.float32
-    centred = vectors - vectors.mean(axis=0)
-    # Codes of what was decoded are the same again, and it is nearer to its own vector than the mean is.
-    assert (codebooks.encode(decoded + codebooks.mean) == codebooks.encode(vectors)).mean() > 0.99
-    assert np.square(decoded - centred).sum() < 0.6 * np.square(centred).sum()
 
 
 def test_the_prior_is_the_best_in_validation():

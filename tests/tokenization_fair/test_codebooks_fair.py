@@ -36,6 +36,14 @@ def test_codes_are_those_of_faiss(codebooks, vectors):
     assert (codes == codebooks.encode(vectors)).mean() > 0.999  # float32 against float64
 
 
+def test_decoded_codes_are_the_nearest_to_the_rotated_vectors(codebooks, vectors):
+    parts = codebooks.rotate(vectors)
+    decoded = codebooks.decode(codebooks.encode(vectors))
+    assert decoded.shape == (600, 12) and decoded.dtype == np.float32
+    away = np.square(decoded.reshape(600, 4, 3) - parts).sum(axis=-1)
+    np.testing.assert_allclose(away, codebooks.distances(parts).min(axis=-1), atol=1e-4)
+
+
 def test_codes_do_not_hang_on_how_many_are_encoded(codebooks, vectors):
     together = codebooks.encode(vectors)
     alone = np.concatenate([codebooks.encode(vectors[i : i + 1]) for i in range(100)])
