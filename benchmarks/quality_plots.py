@@ -27,7 +27,8 @@ def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], pat
     """
     matplotlib = import_matplotlib()
     shown = [record for record in records if record["dataset"] == dataset and record["model"] in names]
-    colours = {model: matplotlib.colormaps["tab20"](number % 20) for number, model in enumerate(names)}
+    palette = [*matplotlib.colormaps["tab20"].colors, *matplotlib.colormaps["tab20b"].colors]
+    colours = {model: palette[number % len(palette)] for number, model in enumerate(names)}
     figure = matplotlib.figure.Figure(figsize=(13, 4.5), layout="constrained")
     learning, targets = figure.subplots(1, 2)
     labelled: set[tuple[Any, str]] = set()
