@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_fair import FairConfig
 from .norm_fair import FairRMSNorm
 from .packing_fair import Packing
+from .relative_positions_fair import RelativePositionBias
 
 
 def normalise_map(difference: torch.Tensor, visible: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
@@ -63,7 +64,8 @@ def eager_attention_forward(
     Args:
         query, key: (batch, branches * heads, items, head_dim), the branches one after the other.
         value: (batch, heads, items, head_dim).
-        attention_mask: additive, 0 where visible, (batch, 1, items, items).
+        attention_mask: additive, the type's lowest number where invisible, (batch or 1, 1 or branches * heads, items,
+            items).
 
     Returns:
         output (batch, items, heads, head_dim), the map it was computed with (batch, heads, items, items), and the
@@ -80,7 +82,10 @@ def eager_attention_forward(
     else:
         lambda1, lambda2 = (weight[:, None, None].to(maps.dtype) for weight in module.lambdas())
         difference = lambda1 * branches[:, 0] - lambda2 * branches[:, 1]
-        visible = torch.ones_like(scores[:, :1], dtype=torch.bool) if attention_mask is None else attention_mask == 0
+        if attention_mask is None:
+            visible = torch.ones_like(scores[:, :1], dtype=torch.bool)
+        else:
+            visible = attention_mask[:, :1] > torch.finfo(attention_mask.dtype).min
         attention_map = normalise_map(difference, visible, module.attention_norm, module.eps)
     return (attention_map @ value).transpose(1, 2), attention_map, branches
 
@@ -109,6 +114,7 @@ class FairAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, branches_width, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.o_proj = ResidualProjection(config.hidden_size, config.hidden_size, bias=False)
+        self.position_bias = RelativePositionBias(config) if config.relative_position_bias else None
         if self.num_branches == 2:
             self.log_lambda1 = nn.Parameter(torch.full((self.num_heads,), math.log(config.lambda1_init)))
             self.log_lambda2 = nn.Parameter(torch.full((self.num_heads,), math.log(config.lambda2_init)))
@@ -126,14 +132,21 @@ class FairAttention(nn.Module):
         attn_implementation: str,
         packing: Packing | None = None,
         cells: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """States (batch, items, hidden_size), or (packed, hidden_size) with a packing -> output of the same shape, or
-        of the last items' `cells` alone; and the maps where the eager form made them of an unpacked batch."""
+        """States (batch, items, hidden_size) and their `position_ids` (batch, items), or (packed, hidden_size) with a
+        packing -> output of the same shape, or of the last items' `cells` alone; and the maps where the eager form
+        made them of an unpacked batch."""
         queried = hidden_states if cells is None else hidden_states[cells]
         projected = (self.q_proj(queried), self.k_proj(hidden_states), self.v_proj(hidden_states))
         attention_map = branches = None
         if packing is None:
+            if self.position_bias is not None:
+                if position_ids is None:
+                    raise ValueError("Attention with relative_position_bias needs the items' position_ids.")
+                queries, dtype = projected[0].shape[1], projected[0].dtype
+                attention_mask = self.position_bias(position_ids, queries, attention_mask, dtype)
             output, attention_map, branches = self._attend(*projected, attention_mask, attn_implementation, **kwargs)
         else:
             output = self._attend_packed(packing, projected, attn_implementation, **kwargs)
@@ -151,7 +164,10 @@ class FairAttention(nn.Module):
 
         def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
             mask, items = None, query.shape[1]
-            if attn_implementation == "eager" and items > 1:
+            if self.position_bias is not None:
+                positions = torch.arange(key.shape[1], device=key.device)[None]
+                mask = self.position_bias(positions, items, None, query.dtype)
+            elif attn_implementation == "eager" and items > 1:
                 lowest = torch.finfo(query.dtype).min
                 hidden = torch.full((items, items), lowest, dtype=query.dtype, device=query.device)
                 mask = hidden.triu(1)[None, None]

@@ -45,6 +45,8 @@ class FairConfig(PreTrainedConfig):
             values).
         lambda1_init, lambda2_init (`float`, default to 1.0 and 0.5): where the two weights start. They are learned
             per head as exponentials, so they stay positive and a subtraction never turns into an addition.
+        relative_position_bias (`bool`, defaults to `False`): whether attention scores have a learned bias for the
+            distance between two items, see [`~relative_positions_fair.RelativePositionBias`].
         cosine_temperature (`float`, defaults to 0.07): what the cosine between a head's state and a code embedding,
             or between a state and an item, is divided by.
         prediction (`str`, defaults to `"codes"`): `"codes"` (the paper's heads: a distribution over each codebook) or
@@ -89,6 +91,7 @@ class FairConfig(PreTrainedConfig):
     attention_norm: str = "rms_output"
     lambda1_init: float | int = 1.0
     lambda2_init: float | int = 0.5
+    relative_position_bias: bool = False
     cosine_temperature: float | int = 0.07
     prediction: str = "codes"
     num_known_items: int = 0

@@ -29,6 +29,7 @@ from .outputs_fair import FairModelOutput, FairRecommendationOutput, OutputsWant
 from .packing_fair import PACKED, Packing
 from .pipeline_fair import RecommendationPipeline  # noqa: F401  a saved checkpoint carries the files imported here
 from .prior_fair import CoOccurrencePrior
+from .relative_positions_fair import RelativePositionBias
 
 
 class FairMLP(nn.Module):
@@ -127,6 +128,8 @@ class FairPreTrainedModel(PreTrainedModel):
         if isinstance(module, FairAttention) and module.num_branches == 2:
             init.constant_(module.log_lambda1, torch.tensor(self.config.lambda1_init).log().item())
             init.constant_(module.log_lambda2, torch.tensor(self.config.lambda2_init).log().item())
+        elif isinstance(module, RelativePositionBias):
+            init.copy_(module.weight, module.start())
         elif isinstance(module, CoOccurrencePrior):
             for buffer in module.buffers():
                 init.zeros_(buffer)
@@ -238,7 +241,11 @@ class FairModel(FairPreTrainedModel):
                 config._attn_implementation_internal = "eager"
             causal_mask = create_causal_mask(config, vectors, attention_mask, past_key_values=None)
         hidden_states = self.dropout(vectors + self.embeddings.positions(position_ids))
-        options = {"attn_implementation": config._attn_implementation, "packing": packing}
+        options = {
+            "attn_implementation": config._attn_implementation,
+            "packing": packing,
+            "position_ids": position_ids,
+        }
         for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, causal_mask, **options)
         if packing is None or not last_only:

@@ -31,6 +31,7 @@ VARIANTS = {
     "codes, focused": ({}, False),
     "codes, standard attention, prior": ({"attention_type": "standard", "num_known_items": KNOWN}, True),
     "items, own vectors, prior": (ITEMS, True),
+    "items, relu, bias of positions": ({**ITEMS, "attention_norm": "relu", "relative_position_bias": True}, False),
 }
 SHAPES = [(1, 1), (1, 7), (6, 1), (5, LONGEST), (3, 4)]
 

@@ -23,6 +23,8 @@ def visible(items: int) -> torch.Tensor:
         *({"attention_norm": norm} for norm in ATTENTION_NORMS),
         {"attention_type": "standard"},
         {"prediction": "items"},
+        {"relative_position_bias": True},
+        {"relative_position_bias": True, "attention_norm": "layer_norm"},
     ],
 )
 def test_no_weight_on_the_future(make_model, inputs, fields):
@@ -39,10 +41,11 @@ def test_no_weight_on_the_future(make_model, inputs, fields):
         assert attention_map.abs().sum() > 0
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("norm", ATTENTION_NORMS)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing(make_model, inputs, norm, side):
-    model = make_model(attention_norm=norm)
+def test_padding_changes_nothing(make_model, inputs, norm, side, biased):
+    model = make_model(attention_norm=norm, relative_position_bias=biased)
     alone = model(inputs[:1, :4]).logits
     padding = torch.zeros(1, 3, 4, dtype=torch.long)
     parts = [padding, inputs[:1, :4]] if side == "left" else [inputs[:1, :4], padding]
@@ -53,9 +56,10 @@ def test_padding_changes_nothing(make_model, inputs, norm, side):
         torch.testing.assert_close(padded, alone, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("attention_type", ["focused", "standard"])
-def test_eager_equals_sdpa(make_model, inputs, attention_type):
-    model = make_model(attention_type=attention_type)
+def test_eager_equals_sdpa(make_model, inputs, attention_type, biased):
+    model = make_model(attention_type=attention_type, relative_position_bias=biased)
     mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [0] * 2 + [1] * 4])
     assert model.config._attn_implementation == "sdpa"
     fused = model(inputs, mask).last_hidden_state
@@ -94,6 +98,12 @@ def test_maps_can_be_asked_of_a_fused_model_and_change_no_answer(make_model, inp
     assert plain.attentions is None and len(mapped.attentions) == 2
     assert model.config._attn_implementation == "sdpa"
     torch.testing.assert_close(plain.logits, mapped.logits, rtol=0, atol=1e-4)
+
+
+def test_attention_with_a_bias_of_positions_asks_for_them(make_model):
+    attention = make_model(relative_position_bias=True).model.layers[0].self_attn
+    with pytest.raises(ValueError, match="position_ids"):
+        attention(torch.randn(1, 5, 32), None, "eager")
 
 
 def test_standard_attention_has_one_branch(make_model, inputs):
