@@ -66,8 +66,16 @@ for paper, fewer in (("fair_paper", {}), ("fair_paper_14_epochs", {**LESS_DROPOU
     }
 # Those that are only compared with fair_paper, without a prior.
 ABLATIONS = tuple(name for name in CONFIGURED if name.endswith(("_epochs", "_no_fam", "_no_nrt", "_no_mim")))
-QUICKER = {"embedding_dropout": 0.4, "hidden_dropout": 0.3, "item_remove_seen": False, "num_train_epochs": 12}
-for best, fewer in (("fair_best", {}), ("fair_best_12_epochs", QUICKER)):
+EARLIER = {
+    "attention_norm": "rms_output",
+    "relative_position_bias": False,
+    "embedding_dropout": 0.4,
+    "hidden_dropout": 0.3,
+    "item_remove_seen": False,
+    "num_train_epochs": 12,
+    "metric_for_best_model": SELECT,
+}
+for best, fewer in (("fair_best", {}), ("fair_best_12_epochs", EARLIER)):
     CONFIGURED |= {
         best: ("fair_best", fewer),
         f"{best}_standard": ("fair_best", {**fewer, "attention_type": "standard"}),
