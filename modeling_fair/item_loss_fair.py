@@ -25,8 +25,8 @@ class ItemSoftmax(torch.autograd.Function):
         of_targets: v, vectors of the targets, (targets, hidden_size).
         vectors: v_c, those of the candidates, (candidates, hidden_size).
         target_ids, candidate_ids: catalogue rows, (targets,) and (candidates,).
-        seen_ids: catalogue rows that are left out, (targets, n), -1 for none; the target itself never is. `None` for
-            none at all.
+        seen_ids: catalogue rows that are left out, (targets, n), -1 for none; where the target is among them, none is.
+            `None` for none at all.
         items: n, size of the catalogue.
         with_gradients: whether `backward` will follow.
 
@@ -65,7 +65,7 @@ class ItemSoftmax(torch.autograd.Function):
                 logits[drawn, own[drawn]] = -torch.inf
                 left, others = torch.full_like(own, items - 1), len(vectors) - (own >= 0).long()
                 if seen_ids is not None:
-                    seen = _once(seen_ids[part], target_ids[part])
+                    seen = _left_out(seen_ids[part], target_ids[part])
                     columns = torch.where(seen >= 0, place[seen.clamp(min=0)], -1)
                     of_row, of_seen = (columns >= 0).nonzero(as_tuple=True)
                     logits[of_row, columns[of_row, of_seen]] = -torch.inf
@@ -95,7 +95,9 @@ class ItemSoftmax(torch.autograd.Function):
         return *((gradient * of_loss).to(dtype) for gradient, dtype in made), None, None, None, None, None
 
 
-def _once(seen: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Rows (targets, n) with each row once and the target not at all: -1 instead."""
-    seen = seen.masked_fill(seen == targets[:, None], -1).sort(dim=1).values
+def _left_out(seen: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Rows (targets, n) with each row once, -1 instead. None where the target is among them: what the user took again
+    has to be told from what else was seen."""
+    again = (seen == targets[:, None]).any(dim=1, keepdim=True)
+    seen = seen.masked_fill(again, -1).sort(dim=1).values
     return torch.cat([seen[:, :1], seen[:, 1:].masked_fill(seen[:, 1:] == seen[:, :-1], -1)], dim=1)

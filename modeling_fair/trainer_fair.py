@@ -307,8 +307,6 @@ class FairTrainer(Trainer):
                 users, places = supervised // labels.shape[1], supervised % labels.shape[1]
                 later = torch.arange(labels.shape[1], device=codes.device) > places[:, None]
                 seen = history_ids[users].masked_fill(later, -1)
-                again = (seen == of_next[:, None]).any(dim=1, keepdim=True)  # of a target taken again, none
-                seen = seen.masked_fill(again, -1)
             summed = self._item_loss(model, states[packing.packed_cells[supervised]], of_next, seen)
             parts["item_loss"] = summed * config.num_codebooks / num_items_in_batch
             loss = loss + self.args.item_weight * parts["item_loss"]

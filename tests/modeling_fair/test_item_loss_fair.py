@@ -38,11 +38,13 @@ def test_gradients_with_drawn_candidates(parts):
 
 
 def seen_by(targets):
-    """Histories of padding, items twice and the target itself, and which items they hold but for the target."""
+    """Histories of padding, items twice and the target itself, and which items are left out."""
     seen = torch.randint(-1, ITEMS, (len(targets), 6), generator=torch.Generator().manual_seed(0))
     seen[0], seen[1, :2], seen[2, 3] = -1, seen[1, 2], targets[2]
     removed = torch.zeros(len(targets), ITEMS + 1, dtype=torch.bool).scatter_(1, seen % (ITEMS + 1), True)[:, :-1]
-    return seen, removed.scatter_(1, targets[:, None], False)
+    again = removed.gather(1, targets[:, None])
+    assert 0 < again.sum() < len(targets)
+    return seen, removed & ~again
 
 
 @pytest.mark.parametrize("logits_at_once", [8_000_000, 60])
@@ -61,7 +63,8 @@ def test_seen_items_are_no_candidates(parts, monkeypatch, logits_at_once):
 def test_where_all_others_were_seen_nothing_is_lost(parts):
     states, vectors, _ = parts
     targets, every = torch.full((7,), 3), torch.arange(ITEMS)
-    loss = ItemSoftmax.apply(states, vectors[targets], vectors, targets, every, every.expand(7, -1), ITEMS, True)
+    others = every[every != 3].expand(7, -1)
+    loss = ItemSoftmax.apply(states, vectors[targets], vectors, targets, every, others, ITEMS, True)
     assert loss == 0 and not any(gradient.any() for gradient in torch.autograd.grad(loss, (states, vectors)))
 
 
