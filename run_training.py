@@ -20,7 +20,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import ChosenPrior, choose_prior, prior_parts
+from modeling_fair.cooccurrence_fair import LEVELS, ChosenPrior, choose_prior, prior_parts
 from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
@@ -145,14 +145,18 @@ def add_prior(trainer: FairTrainer, without: dict[str, float]) -> ChosenPrior:
     assert isinstance(model, FairForGenerativeRecommendation)
     assert isinstance(trainer.train_dataset, Dataset)
 
-    def validate(counts: Any, weight: float, repeat: float) -> dict[str, float]:
-        model.set_prior(counts if weight else None, weight, repeat)
+    def validate(counts: Any, weight: float, repeat: float, level: float | None) -> dict[str, float]:
+        model.set_prior(counts if weight else None, weight, repeat, level)
         return plain_names(trainer.evaluate())
 
-    parts = prior_parts(trainer.train_dataset, trainer.processing_class)
-    chosen = choose_prior(*parts, without, validate, model.config.prior_weight, model.config.prior_repeat)
+    parts, config, levels = prior_parts(trainer.train_dataset, trainer.processing_class), model.config, None
+    if config.prior_level is not None:
+        levels = [config.prior_level]
+    elif config.prediction == "items":
+        levels = [1 / config.cosine_temperature + level for level in LEVELS]
+    chosen = choose_prior(*parts, without, validate, config.prior_weight, config.prior_repeat, levels)
     if chosen.weight:
-        model.set_prior(chosen.counts, chosen.weight, chosen.repeat)
+        model.set_prior(chosen.counts, chosen.weight, chosen.repeat, chosen.level)
     else:
         model.set_prior(None, 0.0)
     return chosen
@@ -168,7 +172,8 @@ def train(job: Job) -> dict[str, Any]:
     trainer, output = job.trainer, Path(str(job.trainer.args.output_dir))
     if job.cooccurrence_prior:  # that of a checkpoint to go on from would be part of what is evaluated without one
         assert isinstance(trainer.model, FairForGenerativeRecommendation)
-        trainer.model.set_prior(None, trainer.model.config.prior_weight, trainer.model.config.prior_repeat)
+        wanted = trainer.model.config
+        trainer.model.set_prior(None, wanted.prior_weight, wanted.prior_repeat, wanted.prior_level)
     trainer.train(resume_from_checkpoint=job.resume)
     validation, tried = plain_names(trainer.evaluate()), {}
 

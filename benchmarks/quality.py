@@ -34,10 +34,11 @@ from examples.baselines.sasrec import SASRec
 from examples.baselines.tiger import TIGER, dense, residual_codes
 from examples.baselines.training import fit
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import choose_prior, prior_parts
+from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts
 from modeling_fair.metrics_fair import evaluate_ranks
 from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
+from modeling_fair.row_terms_fair import RowTerms
 from modeling_fair.trainer_fair import RANKED, bf16_is_fast
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
@@ -161,41 +162,57 @@ class Data:
         return prepare_datasets(splits, tokenizer), tokenizer
 
 
-def prior_scores(tokenizer: FairTokenizer, counts: Any, weight: float, repeat: float) -> Scores:
-    """What the prior adds to the scores of all items."""
-    fields = {"prior_size": counts.nnz, "prior_weight": weight, "prior_repeat": repeat}
+def prior_of(tokenizer: FairTokenizer, counts: Any, *settings: Any) -> Callable[..., RowTerms]:
+    """What the prior makes of the scores of all items, by histories."""
+    names = ("prior_weight", "prior_repeat", "prior_level")
+    fields = {"prior_size": counts.nnz, **dict(zip(names, settings, strict=True))}
     config = FairConfig(num_known_items=tokenizer.num_known_items, **fields)
     prior = CoOccurrencePrior(config)
     prior.fill(counts)
     of_items = torch.from_numpy(tokenizer.known_ids)
 
-    def scores(histories: Sequence[Sequence[int]]) -> np.ndarray:
+    def of_histories(histories: Sequence[Sequence[int]]) -> RowTerms:
         read = (np.asarray(history[-tokenizer.model_max_length :]) for history in histories)  # as FAIR does
         known = [torch.from_numpy(tokenizer.known_ids_of(rows)) for rows in read]
-        rows, added = prior(torch.nn.utils.rnn.pad_sequence(known, True, -1), of_items)
-        dense = torch.zeros(len(histories), len(of_items) + 1).scatter_(1, rows % (len(of_items) + 1), added)
-        return dense[:, :-1].numpy()
+        return prior(torch.nn.utils.rnn.pad_sequence(known, True, -1), of_items)
 
-    return scores
+    return of_histories
 
 
 def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[str, Any]:
-    """Validation and test of a model alone and with the prior, chosen in validation as FAIR's is."""
+    """Validation and test of a model alone and with the prior, chosen in validation as FAIR's is; of a product and a
+    mixture, what is better there."""
     items = len(tokenizer.item_codes)
 
     def both(*prior: Any) -> Scores:
-        added = prior_scores(tokenizer, *prior)
-        return lambda histories: scores(histories) + added(histories)
+        of_histories = prior_of(tokenizer, *prior)
+
+        def fused(histories: Sequence[Sequence[int]]) -> np.ndarray:
+            shares = torch.log_softmax(torch.as_tensor(scores(histories)).float(), dim=1)
+            terms, padded = of_histories(histories), torch.nn.functional.pad(shares, (0, 1))
+            places = terms.rows % padded.shape[1]
+            return padded.scatter(1, places, terms.final(padded.gather(1, places)))[:, :-1].numpy()
+
+        return fused
 
     alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
-    chosen = choose_prior(
-        *prior_parts(prepared["train"], tokenizer),
-        alone["validation"],
-        lambda *prior: evaluate(both(*prior), prepared["validation"], items),
-    )
-    test = evaluate(both(chosen.counts, chosen.weight, chosen.repeat), prepared["test"], items)
-    fused = {"validation": chosen.validation, "test": test}
-    return {"results": alone, "results_with_prior": fused, "priors": chosen.tried}
+    parts, tried = prior_parts(prepared["train"], tokenizer), []
+    for levels in (None, LEVELS):
+        chosen = choose_prior(
+            *parts,
+            alone["validation"],
+            lambda *prior: evaluate(both(*prior), prepared["validation"], items),
+            levels=levels,
+        )
+        tried.append(chosen)
+    best = max(tried, key=lambda chosen: chosen.validation["ndcg@10"] + chosen.validation["ndcg@10_seen_removed"])
+    test = evaluate(both(best.counts, best.weight, best.repeat, best.level), prepared["test"], items)
+    fused = {"validation": best.validation, "test": test}
+    return {
+        "results": alone,
+        "results_with_prior": fused,
+        "priors": [one for of_form in tried for one in of_form.tried],
+    }
 
 
 def popularity(data: Data, seed: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ sys.path.insert(0, str(ROOT))
 from modeling_fair import FairForGenerativeRecommendation, ItemIndex, RecommendationPipeline  # noqa: E402
 from modeling_fair.decoding_fair import in_chunk, last_item_states, score_table, sum_rows, table_rows  # noqa: E402
 from modeling_fair.prior_fair import CoOccurrencePrior  # noqa: E402
+from modeling_fair.row_terms_fair import RowTerms  # noqa: E402
 
 
 class FixedWidthPrior(nn.Module):
@@ -51,7 +52,7 @@ class FixedWidthPrior(nn.Module):
         self.counted = prior
         self.width = int(prior.offsets.diff().max())
 
-    def forward(self, known_ids: torch.Tensor, of_items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, known_ids: torch.Tensor, of_items: torch.Tensor) -> RowTerms:
         """As the prior's; rows are all those of the catalogue, in order."""
         prior, config = self.counted, self.counted.config
         positions = torch.arange(known_ids.shape[1])
@@ -67,13 +68,14 @@ class FixedWidthPrior(nn.Module):
         weights = (config.prior_decay ** ages.float())[:, None] * prior.counts[entries].float() * counted
         summed = torch.zeros(known_ids.shape[0], prior.known + 1)  # the last is that of all items that are not known
         summed = summed.scatter_add(1, prior.columns[entries].long().flatten(1), weights.flatten(1))
-        terms = config.prior_weight * torch.log1p(summed / config.prior_floor)
+        added, rivals = prior.scores(summed, weights.flatten(1).sum(dim=1, keepdim=True))
         of_history = torch.where(known_ids < 0, prior.known, known_ids)
-        own = torch.zeros_like(terms).scatter(1, of_history, 1.0)
+        own = torch.zeros_like(added).scatter(1, of_history, 1.0)
         own[:, prior.known] = 0
-        terms = terms + config.prior_repeat * own
+        added = added + config.prior_repeat * own
         rows = torch.arange(of_items.shape[0]).expand(known_ids.shape[0], -1)
-        return rows, terms[:, torch.where(of_items < 0, prior.known, of_items)]
+        places = torch.where(of_items < 0, prior.known, of_items)
+        return RowTerms(rows, added[:, places], None if rivals is None else rivals[:, places], config.prior_weight)
 
 
 def first_best(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,8 +163,8 @@ class Recommender(nn.Module):
         table = score_table(output.logits[:, 0], config.prediction == "items")
         sums = sum_rows(table, table_rows(self.item_codes, config.codebook_size))
         scores = (sums if terms is None else terms.of_chunk(sums, slice(None))).T
-        if terms is not None and terms.scores is not None:
-            scores = scores + terms.scores
+        if terms is not None and terms.prior is not None:
+            scores = terms.prior.final(scores)
         empty = ~attention_mask.bool().any(dim=1, keepdim=True)
         scores = torch.where(empty, self.empty_history_scores, scores)
         scores = scores.masked_fill(in_chunk(item_ids, 0, self.item_codes.shape[0]), -torch.inf)

@@ -60,6 +60,8 @@ class FairConfig(PreTrainedConfig):
         prior_size (`int`, defaults to 0): entries of the co-occurrence prior, see [`~prior_fair.CoOccurrencePrior`];
             `set_prior` sets it.
         prior_weight (`float`, defaults to 0.0): weight of the prior's logarithm in an item's score.
+        prior_level (`float`, *optional*): makes a mixture of model and prior instead of a product, in which the prior
+            has this score to share out.
         prior_repeat (`float`, defaults to 0.0): what the prior adds to the scores of the known items
             that the model reads in the history: below 0 where users do not come back for an item.
         prior_floor (`float`, defaults to 0.001): what the prior counts where it has nothing.
@@ -98,6 +100,7 @@ class FairConfig(PreTrainedConfig):
     item_residuals: bool = False
     prior_size: int = 0
     prior_weight: float | int = 0.0
+    prior_level: float | int | None = None
     prior_repeat: float | int = 0.0
     prior_floor: float = 1e-3
     prior_history: int = 20
@@ -146,6 +149,8 @@ class FairConfig(PreTrainedConfig):
         for name in ("num_known_items", "prior_size", "prior_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value of at least 0.")
+        if self.prior_level is not None and self.prior_size and not self.prior_weight:
+            raise ValueError("FairConfig.prior_level needs a prior_weight above 0.")
         for name in ("attention_dropout", "hidden_dropout", "embedding_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value from 0 to below 1.")

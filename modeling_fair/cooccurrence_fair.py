@@ -15,6 +15,11 @@ BORROWED_SHARE = np.float32(0.5)  # of the sum of all likenesses, that of all bo
 # prior (models of codes are sure of themselves, so that theirs is large), and what it adds to a history's own items.
 SIMILAR_WEIGHTS = (0.0, 2.0, 6.0)
 PRIOR_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0)
+# In a mixture, where the weight hangs together with the level, the weight stays what Beauty's validation said.
+MIXTURE_WEIGHT = 1.5
+LEVELS = tuple(
+    float(level) for level in range(-8, 5)
+)  # relative to a score that the model gives to what it is sure of
 REPEATS = (-512.0, -128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0, 512.0)
 
 
@@ -167,13 +172,16 @@ class ChosenPrior:
         counts: of the prior that is best.
         weight: its weight, 0 where none is best.
         repeat: what it adds to the scores of a history's own items.
+        level: that of a mixture, `None` for a product.
         validation: validation metrics with it.
-        tried: all that was evaluated: `{"similar_weight", "prior_weight", "prior_repeat", "validation"}` each.
+        tried: all that was evaluated: `{"similar_weight", "prior_weight", "prior_repeat", "prior_level",
+            "validation"}` each.
     """
 
     counts: Any
     weight: float
     repeat: float
+    level: float | None
     validation: dict[str, float]
     tried: list[dict[str, Any]]
 
@@ -182,27 +190,29 @@ def choose_prior(
     counts: Any,
     similar: Any,
     without: dict[str, float],
-    validate: Callable[[Any, float, float], dict[str, float]],
+    validate: Callable[[Any, float, float, float | None], dict[str, float]],
     weight: float = 0.0,
     repeat: float = 0.0,
+    levels: Sequence[float] | None = None,
 ) -> ChosenPrior:
     """The prior that is best in validation, or none where that is better still.
 
     Args:
         counts, similar: what `prior_parts` gives.
         without: validation metrics without a prior.
-        validate: those with a prior of some counts, weight and repeat.
+        validate: those with a prior of some counts, weight, repeat and level.
         weight, repeat: of the prior, where they are not to be chosen: not 0. There is a prior then.
+        levels: for a mixture, what to choose its level from, in order; `None` for a product.
     """
-    tried: dict[tuple[float, ...], dict[str, float]] = {}
+    tried: dict[tuple[Any, ...], dict[str, float]] = {}
 
-    def score(setting: tuple[float, ...]) -> float:
-        of_similar, of_prior, of_repeats = setting
+    def score(setting: tuple[Any, ...]) -> float:
+        of_similar, of_prior, of_repeats, level = setting
         if setting not in tried:
-            tried[setting] = validate(add_similar(counts, similar, of_similar), of_prior, of_repeats)
+            tried[setting] = validate(add_similar(counts, similar, of_similar), of_prior, of_repeats, level)
         return _score(tried[setting])
 
-    def stepped(setting: tuple[float, ...], place: int, ladder: tuple[float, ...]) -> tuple[float, ...]:
+    def stepped(setting: tuple[Any, ...], place: int, ladder: Sequence[Any]) -> tuple[Any, ...]:
         """The setting or, where that is better, one with a neighbouring value in one place."""
         rung = ladder.index(setting[place])
         values = (setting[place], *ladder[max(rung - 1, 0) : rung + 2])
@@ -211,8 +221,13 @@ def choose_prior(
     # Each given the others, in turns; similar items last: beside a model that is sure of itself, a prior of a low
     # weight says little of them, as a small repeat changes nothing: that is looked for on the whole ladder first, and
     # the smallest of equals is taken.
-    ladders = {2: (repeat,) if repeat else REPEATS, 1: (weight,) if weight else PRIOR_WEIGHTS, 0: SIMILAR_WEIGHTS}
-    best: tuple[float, ...] = max(((0.0, weight or 1.0, value) for value in sorted(ladders[2], key=abs)), key=score)
+    repeats, weights = (repeat,) if repeat else REPEATS, (weight,) if weight else PRIOR_WEIGHTS
+    first, level = weight or 1.0, None
+    if levels is not None:
+        first, level = weight or MIXTURE_WEIGHT, levels[len(levels) // 2]
+        weights = (first,)
+    ladders: dict[int, Sequence[Any]] = {2: repeats, 1: weights, 3: levels or (None,), 0: SIMILAR_WEIGHTS}
+    best: tuple[Any, ...] = max(((0.0, first, value, level) for value in sorted(repeats, key=abs)), key=score)
     settled = False
     while not settled:
         before = best
@@ -220,11 +235,12 @@ def choose_prior(
             while (better := stepped(best, place, ladder)) != best:
                 best = better
         settled = best == before
-    names = ("similar_weight", "prior_weight", "prior_repeat")
+    names = ("similar_weight", "prior_weight", "prior_repeat", "prior_level")
     listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
     if not weight and not repeat and _score(without) >= _score(tried[best]):
-        return ChosenPrior(counts, 0.0, 0.0, without, listed)
-    return ChosenPrior(add_similar(counts, similar, best[0]), best[1], best[2], tried[best], listed)
+        return ChosenPrior(counts, 0.0, 0.0, None, without, listed)
+    of_similar, of_prior, of_repeats, level = best
+    return ChosenPrior(add_similar(counts, similar, of_similar), of_prior, of_repeats, level, tried[best], listed)
 
 
 def _score(validation: dict[str, float]) -> float:

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput, is_torchdynamo_exporting
 
+from .row_terms_fair import RowTerms
+
 CHUNK_ITEMS = 8_192  # buffers of 1 MB at 32 users; from 2 MB on, fresh pages were seen to double the time
 USERS = 32  # a table of more users leaves a core's cache: 64 users were seen to take 9 times as long as 32
 
@@ -37,26 +39,25 @@ class ItemTerms:
         known_ids: number of each item of the catalogue among those a model knows, -1 for others, (catalogue,).
         queries, vectors: the sum of a known item gains the product of the user's query, (batch, width), with the
             item's vector, (known + 1, width), whose last row is 0 and stands for all items that are not known.
-        rows, scores: catalogue rows, each once a user, -1 for none, and what is added to their scores in the end,
-            (batch, n).
+        prior: what the scores of some items gain in the end.
     """
 
     lengths: torch.Tensor | None = None
     known_ids: torch.Tensor | None = None
     queries: torch.Tensor | None = None
     vectors: torch.Tensor | None = None
-    rows: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
+    prior: RowTerms | None = None
 
     def to(self, device: torch.device) -> "ItemTerms":
         """The terms on a device."""
-        tensors = (getattr(self, spec.name) for spec in fields(self))
-        return ItemTerms(*(None if tensor is None else tensor.to(device) for tensor in tensors))
+        parts = (getattr(self, spec.name) for spec in fields(self))
+        return ItemTerms(*(None if part is None else part.to(device) for part in parts))
 
     def of_users(self, users: slice | torch.Tensor) -> "ItemTerms":
         """The terms of some users."""
-        queries, rows, scores = (None if x is None else x[users] for x in (self.queries, self.rows, self.scores))
-        return replace(self, queries=queries, rows=rows, scores=scores)
+        queries = None if self.queries is None else self.queries[users]
+        prior = None if self.prior is None else self.prior.of_users(users)
+        return replace(self, queries=queries, prior=prior)
 
     def of_chunk(self, sums: torch.Tensor, items: torch.Tensor | slice) -> torch.Tensor:
         """Sums of codes (items, users) -> scores (items, users), of catalogue rows that all users share."""
@@ -140,10 +141,13 @@ def score_items(
         sums = torch.cat([sum_rows(table, rows) for table in tables], dim=1)
         here = slice(start, start + len(codes))
         scores = (sums if terms is None else terms.of_chunk(sums, here)).T
-        if terms is not None and terms.rows is not None and terms.scores is not None:
-            local = terms.rows - start
-            inside = (local >= 0) & (local < len(codes)) & (terms.rows >= 0)
-            scores = scores.scatter_add(1, local.clamp(0, len(codes) - 1), terms.scores * inside)
+        if terms is not None and terms.prior is not None:
+            local = terms.prior.rows - start
+            inside = (local >= 0) & (local < len(codes)) & (terms.prior.rows >= 0)
+            places = torch.where(inside, local, len(codes))  # the last column is that of all other rows
+            scores = nn.functional.pad(scores, (0, 1))
+            scores.scatter_(1, places, terms.prior.final(scores.gather(1, places)))
+            scores = scores[:, :-1]
         yield start, scores
 
 

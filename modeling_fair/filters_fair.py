@@ -83,20 +83,6 @@ def extra_of(
     return rows, scores.to(device, torch.float32)
 
 
-def add_extra(
-    extra: tuple[torch.Tensor, torch.Tensor] | None, more: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two sets of rows and scores (batch, n) as one: rows of both get the sum of their scores."""
-    if extra is None:
-        return more
-    rows, order = torch.cat([extra[0], more[0]], dim=1).sort(dim=1)
-    scores = torch.cat([extra[1], more[1]], dim=1).gather(1, order)
-    same = (rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] >= 0)  # a row stands twice at the most
-    scores[:, 1:] += scores[:, :-1] * same
-    rows[:, :-1].masked_fill_(same, -1)
-    return rows, scores
-
-
 def contains(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Which of each user's `wanted` (users, n) are among their `rows` (users, m): (users, n)."""
     if not rows.shape[1]:

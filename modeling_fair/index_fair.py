@@ -15,8 +15,9 @@ import torch
 
 from .decoding_fair import CHUNK_ITEMS, USERS, ItemTerms, RecommendOutput, best_of, check_codebooks, score_table
 from .faiss_sums_fair import import_faiss, largest_sums
-from .filters_fair import Rows, add_extra, as_rows, contains, extra_of, groups
+from .filters_fair import Rows, as_rows, contains, extra_of, groups
 from .partition_fair import Partition
+from .row_terms_fair import RowTerms
 from .scan_fair import BLOCK, ScoreTable, scan, scores_of
 
 BACKENDS = ("auto", "exact", "pq", "ivf")
@@ -238,11 +239,11 @@ class ItemIndex:
                     hidden_from = torch.cat([hidden_from, rows], dim=1)
         extra = extra_of(extra_rows, extra_scores, batch, device, len(self))
         terms = None if terms is None else terms.to(device)
-        if terms is not None and terms.rows is not None:
-            assert terms.scores is not None
-            extra = add_extra(extra, (terms.rows, terms.scores))
+        prior = None if terms is None else terms.prior
+        if extra is not None:
+            prior = RowTerms(*extra) if prior is None else prior.plus(*extra)
         if terms is not None and terms.lengths is None and terms.vectors is None:
-            terms = None  # nothing but the rows
+            terms = None  # nothing but the prior
         cosines = terms is not None and terms.lengths is not None
 
         best_scores = torch.full((batch, top_k), -torch.inf, device=device)
@@ -255,7 +256,7 @@ class ItemIndex:
                 if empty[part[0]]:
                     scores, rows = self._of_empty(empty_history_scores, allowed, hidden, hidden_from[at], top_k)
                 else:
-                    mine = None if extra is None else (extra[0][at], extra[1][at])
+                    mine = None if prior is None else prior.of_users(at)
                     table = ScoreTable(
                         score_table(code_logits[at], cosines), None if terms is None else terms.of_users(at)
                     )
@@ -277,18 +278,18 @@ class ItemIndex:
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
-        extra: tuple[torch.Tensor, torch.Tensor] | None,
+        prior: RowTerms | None,
         top_k: int,
         visit: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores, rows), (users, at most top_k), of users who share `allowed` rows (None: all) and `hidden` ones.
 
-        Items with an extra are left out of the search for codes and scored by themselves."""
-        if extra is None:
+        Items with terms of their own are left out of the search for codes and scored by themselves."""
+        if prior is None:
             return self._by_codes(table, allowed, hidden, hidden_from, top_k, visit)
-        rows, added = extra
+        rows = prior.rows
         others = self._by_codes(table, allowed, hidden, torch.cat([hidden_from, rows], dim=1), top_k, visit)
-        scores = scores_of(self.item_codes, table, rows) + added
+        scores = prior.final(scores_of(self.item_codes, table, rows))
         banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
         if allowed is not None:
             banned |= ~torch.isin(rows, allowed)

@@ -15,6 +15,7 @@ CONFIG = (
     "prediction",
     "attention_type",
     "attention_norm",
+    "relative_position_bias",
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -30,6 +31,7 @@ CONFIG = (
     "num_known_items",
     "prior_weight",
     "prior_repeat",
+    "prior_level",
 )
 ARGUMENTS = (
     "mtp_weight",
@@ -137,7 +139,7 @@ the catalogue; items of the history are among the candidates ("kept") or not ("r
 def _training(record: dict[str, Any]) -> str:
     counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in record.get("split", {}).items())
     config, arguments = record.get("config", {}), record.get("arguments", {})
-    rows = [[f"`{key}`", config[key]] for key in CONFIG if key in config]
+    rows = [[f"`{key}`", config[key]] for key in CONFIG if config.get(key) is not None]
     rows += [[f"`{key}`", arguments[key]] for key in ARGUMENTS if key in arguments and _counts(key, arguments)]
     versions = ", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items() if number)
     text = "## Training\n\n"

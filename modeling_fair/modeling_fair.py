@@ -278,7 +278,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         logits = self.heads(states.reshape(-1, states.shape[-1]), self.model.embeddings.codebooks())
         return logits.view(*states.shape[:-1], *logits.shape[1:])
 
-    def set_prior(self, counts: Any, weight: float, repeat: float = 0.0) -> None:
+    def set_prior(self, counts: Any, weight: float, repeat: float = 0.0, level: float | None = None) -> None:
         """Make co-occurrence counts part of the model, or take them out again.
 
         Args:
@@ -286,13 +286,14 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
                 nothing, for no prior.
             weight: of the counts' logarithm in an item's score, `config.prior_weight`.
             repeat: what is added to the scores of the history's own known items, `config.prior_repeat`.
+            level: makes a mixture of model and prior, `config.prior_level`.
 
         Raises:
-            ValueError: for counts of another number of items than `config.num_known_items`.
+            ValueError: for counts of another number of items than `config.num_known_items`; for a mixture of weight 0.
         """
         counts = None if counts is None or not counts.nnz else counts
         self.config.prior_size = 0 if counts is None else counts.nnz
-        self.config.prior_weight, self.config.prior_repeat = weight, repeat
+        self.config.prior_weight, self.config.prior_repeat, self.config.prior_level = weight, repeat, level
         self.config.validate_architecture()
         if counts is None:
             self.prior = None
@@ -339,8 +340,9 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             assert isinstance(self.heads, TiedPrediction)
             terms.queries = self.heads.queries(states.float())
         if self.prior is not None:
-            terms.rows, scores = self.prior(known_ids, of_items)
-            terms.scores = scores if cosines else scores / self.config.num_codebooks
+            terms.prior = self.prior(known_ids, of_items)
+            if not cosines:  # scores are means over codebooks
+                terms.prior = terms.prior.scaled(1 / self.config.num_codebooks)
         return terms
 
     @can_return_tuple

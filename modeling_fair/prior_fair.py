@@ -7,16 +7,29 @@ import torch
 from torch import nn
 
 from .configuration_fair import FairConfig
+from .row_terms_fair import RowTerms
 
 
 class CoOccurrencePrior(nn.Module):
     """A sparse matrix M of counts, known items by known items, that scores items for a history:
 
         count(u, i) = sum over the newest items h of u of decay^age(h) M[h, i]
-        term(u, i) = weight log(1 + count(u, i) / floor) + repeat [i is among the items of u that the model reads]
 
-    The newest item has age 0. With the logarithm the term adds to log-probabilities as those of a product of experts.
-    `repeat` is below 0 where users do not take an item twice, and above where they do.
+    The newest item has age 0. Beside a model that predicts codes, whose scores are sure of themselves, an item's score
+    gains that of a product of experts:
+
+        weight log(1 + count(u, i) / floor)
+
+    Beside one that predicts items (`prior_level` is given) the two are a mixture. With share(u, i) = count(u, i) / the
+    sum of count(u, .), a score s becomes
+
+        weight log( exp(s / weight) + exp(level / weight) share(u, i) )
+
+    so that what either of them is sure of comes first; `level` stands for the sum over all items of what the model
+    gives them, which differs little between users, and for how much the prior is believed.
+
+    Either way `repeat` is added for the items of u that the model reads: below 0 where users do not take an item
+    twice, and above where they do.
 
     The counts' rows lie one after the other (compressed sparse rows) in buffers of the model, so that they are saved,
     loaded and moved with its weights.
@@ -46,7 +59,7 @@ class CoOccurrencePrior(nn.Module):
         for buffer, values in ((self.offsets, rows.indptr), (self.columns, rows.indices), (self.counts, rows.data)):
             buffer.copy_(torch.from_numpy(values))
 
-    def forward(self, known_ids: torch.Tensor, of_items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, known_ids: torch.Tensor, of_items: torch.Tensor) -> RowTerms:
         """
         Args:
             known_ids: the histories' items, oldest first, -1 for items that are not known and for padding on either
@@ -54,7 +67,7 @@ class CoOccurrencePrior(nn.Module):
             of_items: number of each of the catalogue's items, -1 for those that are not known, (catalogue,).
 
         Returns:
-            Catalogue rows that the prior adds to, each once a user, -1 for none, and what it adds, (batch, n) each.
+            What the catalogue rows gain that were counted or are in the history, (batch, n).
         """
         batch, device = len(known_ids), known_ids.device
         row_of = torch.full((self.known,), -1, dtype=torch.long, device=device)
@@ -78,16 +91,29 @@ class CoOccurrencePrior(nn.Module):
         keys, place = torch.cat([keys, own_keys]).unique(return_inverse=True)
         counted, own = place.split([len(place) - len(own_keys), len(own_keys)])
         summed = torch.zeros(len(keys), device=device).index_add_(0, counted, weights[there])
-        terms = self.config.prior_weight * torch.log1p(summed / self.config.prior_floor)
-        terms[own.unique()] += self.config.prior_repeat
+        totals = torch.zeros(batch, device=device).index_add_(0, users[of_entry], weights)
+        added, rival = self.scores(summed, totals[keys // max(len(of_items), 1)])
+        added[own.unique()] += self.config.prior_repeat
         users = keys // max(len(of_items), 1)
         starts = torch.searchsorted(users, torch.arange(batch, device=device))
         places = torch.arange(len(keys), device=device) - starts[users]
         width = int(places.max()) + 1 if len(keys) else 0
         out_rows = torch.full((batch, width), -1, dtype=torch.long, device=device)
-        scores = torch.zeros(batch, width, device=device)
-        out_rows[users, places], scores[users, places] = keys % max(len(of_items), 1), terms
-        return out_rows, scores
+        out_added, rivals = torch.zeros(batch, width, device=device), None
+        out_rows[users, places], out_added[users, places] = keys % max(len(of_items), 1), added
+        if rival is not None:
+            rivals = torch.full((batch, width), -torch.inf, device=device)
+            rivals[users, places] = rival
+        return RowTerms(out_rows, out_added, rivals, self.config.prior_weight)
+
+    def scores(self, counts: torch.Tensor, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Counts of items and the sums of their users' counts -> what is added to the items' scores, and what they are
+        worth by the prior alone, in a mixture."""
+        weight, level = self.config.prior_weight, self.config.prior_level
+        if level is None:
+            return weight * torch.log1p(counts / self.config.prior_floor), None
+        shares = counts / totals.clamp(min=torch.finfo(totals.dtype).tiny)
+        return torch.zeros_like(counts), level + weight * shares.log()
 
 
 __all__ = ["CoOccurrencePrior"]

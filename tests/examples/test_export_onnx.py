@@ -50,7 +50,7 @@ def make_index() -> ItemIndex:
 def make_prior(model) -> None:
     random = np.random.default_rng(1)
     counts = cooccurrence([random.integers(0, KNOWN, random.integers(2, 9)) for _ in range(30)], KNOWN)
-    model.set_prior(counts, 1.3, -2.5)
+    model.set_prior(counts, 1.3, -2.5, 3.0 if model.config.prediction == "items" else None)
     model.config.prior_history = 3
 
 
@@ -157,17 +157,22 @@ def test_the_first_of_the_best(seed, items, top_k, values):
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 10_000), users=st.integers(1, 4), length=st.integers(1, 9))
-def test_the_prior_of_fixed_width_is_the_prior(make_model, seed, users, length):
-    model, index = make_model(num_known_items=KNOWN), make_index()
+@given(
+    seed=st.integers(0, 10_000),
+    users=st.integers(1, 4),
+    length=st.integers(1, 9),
+    prediction=st.sampled_from(["codes", "items"]),
+)
+def test_the_prior_of_fixed_width_is_the_prior(make_model, seed, users, length, prediction):
+    model, index = make_model(num_known_items=KNOWN, prediction=prediction), make_index()
     make_prior(model)
     known_ids = torch.randint(-1, KNOWN, (users, length), generator=torch.Generator().manual_seed(seed))
-    rows, terms = FixedWidthPrior(model.prior)(known_ids, index.known_ids)
-    assert torch.equal(rows, torch.arange(len(index)).expand(users, -1))
-    wanted = torch.zeros(users, len(index) + 1)
-    sparse_rows, sparse_terms = model.prior(known_ids, index.known_ids)
-    wanted.scatter_(1, sparse_rows.where(sparse_rows >= 0, len(index)), sparse_terms)
-    torch.testing.assert_close(terms, wanted[:, :-1])
+    fixed, sparse = FixedWidthPrior(model.prior)(known_ids, index.known_ids), model.prior(known_ids, index.known_ids)
+    assert torch.equal(fixed.rows, torch.arange(len(index)).expand(users, -1))
+    scores = torch.linspace(-4, 6, users * (len(index) + 1)).view(users, -1)
+    places = sparse.rows.where(sparse.rows >= 0, len(index))
+    wanted = scores.scatter(1, places, sparse.final(scores.gather(1, places)))[:, :-1]
+    torch.testing.assert_close(fixed.final(scores[:, :-1]), wanted)
 
 
 def test_a_checkpoint_is_exported_whole(make_model, fitted, tmp_path):

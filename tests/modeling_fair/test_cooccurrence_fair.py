@@ -1,10 +1,13 @@
 """Similar items are those of a plain sort by cosine; what is added to counts keeps its share."""
 
 import numpy as np
+import pytest
 from scipy import sparse
 
 from modeling_fair import cooccurrence_fair
 from modeling_fair.cooccurrence_fair import (
+    MIXTURE_WEIGHT,
+    REPEATS,
     add_similar,
     borrowed_counts,
     choose_prior,
@@ -106,7 +109,8 @@ def test_the_prior_is_the_best_in_validation():
     shares = {add_similar(counts, similar, share).sum(): share for share in (0.0, 2.0, 6.0)}
 
     def validate_for(best_share, best_weight, best_repeat):
-        def validate(made, weight, repeat):
+        def validate(made, weight, repeat, level):
+            assert level is None
             calls.append((shares[made.sum()], weight, repeat))
             value = -abs(weight - best_weight)
             if weight:
@@ -118,7 +122,7 @@ def test_the_prior_is_the_best_in_validation():
     for share, weight, repeat in ((0.0, 3.0, -32.0), (2.0, 0.5, 8.0), (6.0, 0.0, 0.0), (0.0, 11.0, -128.0)):
         calls: list[tuple[float, ...]] = []
         validate = validate_for(share, weight, repeat)
-        without, calls = validate(counts, 0.0, 0.0), []
+        without, calls = validate(counts, 0.0, 0.0, None), []
         chosen = choose_prior(counts, similar, without, validate)
         assert chosen.weight == (12.0 if weight == 11.0 else weight)
         if weight:
@@ -131,14 +135,14 @@ def test_the_prior_is_the_best_in_validation():
         # What is known already is not evaluated again: no prior at all, and no setting twice.
         assert all(weight for _, weight, _ in calls) and len(set(calls)) == len(calls) == len(chosen.tried)
 
-    def of_a_sure_model(made, weight, repeat):  # a small prior changes nothing, so neither do its similar items
+    def of_a_sure_model(made, weight, repeat, level):  # a small prior changes nothing, so neither do its similar items
         value = -abs(weight - 12.0) - abs(shares[made.sum()] - 2.0) * (weight > 3)
         return {"ndcg@10": value, "ndcg@10_seen_removed": value}
 
-    chosen = choose_prior(counts, similar, of_a_sure_model(counts, 0.0, 0.0), of_a_sure_model)
+    chosen = choose_prior(counts, similar, of_a_sure_model(counts, 0.0, 0.0, None), of_a_sure_model)
     assert (chosen.weight, shares[chosen.counts.sum()]) == (12.0, 2.0)
 
-    def of_two_that_help_together(made, weight, repeat):  # counts alone hurt, and so does a small repeat
+    def of_two_that_help_together(made, weight, repeat, level):  # counts alone hurt, and so does a small repeat
         value = (0.5 * (shares[made.sum()] == 2.0) - 0.2) * (weight > 0) + 0.1 * (repeat < -8) - 0.01 * (repeat == -2)
         return {"ndcg@10": value, "ndcg@10_seen_removed": value}
 
@@ -152,3 +156,26 @@ def test_the_prior_is_the_best_in_validation():
     assert chosen.weight == 1.7 and shares[chosen.counts.sum()] == 2.0 and {weight for _, weight, _ in calls} == {1.7}
     chosen = choose_prior(counts, similar, without, validate_for(2.0, 0.5, 2.0), repeat=-3.5)
     assert (chosen.weight, chosen.repeat) == (0.5, -3.5)
+
+
+@pytest.mark.parametrize("best_level", [-3.0, 1.0, 5.0])
+def test_the_level_of_a_mixture_is_the_best_in_validation(best_level):
+    counts = cooccurrence([[0, 1, 2], [2, 3]], 5)
+    similar = similar_items(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
+    levels, calls = [float(level) for level in range(-6, 7)], []
+
+    def validate(made, weight, repeat, level):
+        calls.append((made.sum(), weight, repeat, level))
+        value = 1 - abs(level - best_level) / 10 - abs(repeat + 8) / 1000 - (weight != MIXTURE_WEIGHT)
+        return {"ndcg@10": value, "ndcg@10_seen_removed": value}
+
+    without = {"ndcg@10": 0.0, "ndcg@10_seen_removed": 0.0}
+    chosen = choose_prior(counts, similar, without, validate, levels=levels)
+    assert (chosen.weight, chosen.repeat, chosen.level) == (MIXTURE_WEIGHT, -8.0, best_level)
+    assert len(set(calls)) == len(calls) == len(chosen.tried) < len(levels) + len(REPEATS) + 4
+    assert {one["prior_level"] for one in chosen.tried} <= set(levels)
+    better = {"ndcg@10": 2.0, "ndcg@10_seen_removed": 2.0}
+    none = choose_prior(counts, similar, better, validate, levels=levels)
+    assert (none.weight, none.level) == (0.0, None) and none.validation is better
+    given = choose_prior(counts, similar, without, validate, 0.0, 0.0, [2.5])
+    assert given.level == 2.5 and given.weight == MIXTURE_WEIGHT

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from modeling_fair import ItemIndex, fit_partition
 from modeling_fair.decoding_fair import ItemTerms, score_items
+from modeling_fair.row_terms_fair import RowTerms
 
 
 def scores_of(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -72,9 +73,12 @@ def searches(draw):
         scores = (raw + queries @ vectors[known_ids].T) / lengths
         if draw(st.booleans()):
             rows, added = drawn(-1, catalogue, users, 1), drawn(1, 5, users, 1).float()
-            options["terms"] = replace(options["terms"], rows=rows, scores=added)
+            rivals = drawn(-5, 6, users, 1).float() if draw(st.booleans()) else None
+            prior = RowTerms(rows, added, rivals, 2.0**-6)  # so small that the higher of two scores is the mixture's
+            options["terms"] = replace(options["terms"], prior=prior)
             scores = torch.cat([scores, torch.zeros(users, 1)], dim=1)
-            scores = scores.scatter_add(1, rows % (catalogue + 1), added)[:, :catalogue]
+            places = rows % (catalogue + 1)
+            scores = scores.scatter(1, places, prior.final(scores.gather(1, places)))[:, :catalogue]
     if catalogue and draw(st.booleans()):
         count = min(catalogue, 7)
         rows = torch.stack([torch.randperm(catalogue, generator=generator)[:count] for _ in range(users)])
