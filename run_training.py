@@ -173,7 +173,10 @@ def train(job: Job) -> dict[str, Any]:
     if job.cooccurrence_prior:  # that of a checkpoint to go on from would be part of what is evaluated without one
         assert isinstance(trainer.model, FairForGenerativeRecommendation)
         wanted = trainer.model.config
-        trainer.model.set_prior(None, wanted.prior_weight, wanted.prior_repeat, wanted.prior_level)
+        weight = wanted.prior_weight
+        if wanted.prior_size and wanted.prior_level is None and wanted.prediction == "items":
+            weight = 0.0  # that of a product, which such models had before, says nothing of a mixture
+        trainer.model.set_prior(None, weight, wanted.prior_repeat, wanted.prior_level)
     trainer.train(resume_from_checkpoint=job.resume)
     validation, tried = plain_names(trainer.evaluate()), {}
 

@@ -186,10 +186,13 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
 
     def both(*prior: Any) -> Scores:
         of_histories = prior_of(tokenizer, *prior)
+        _, weight, _, level = prior
 
         def fused(histories: Sequence[Sequence[int]]) -> np.ndarray:
-            shares = torch.log_softmax(torch.as_tensor(scores(histories)).float(), dim=1)
-            terms, padded = of_histories(histories), torch.nn.functional.pad(shares, (0, 1))
+            of_model = torch.as_tensor(scores(histories)).float()
+            if level is not None:  # of any model, the mixture is of probabilities
+                of_model = torch.log_softmax(of_model / weight, dim=1) * weight
+            terms, padded = of_histories(histories), torch.nn.functional.pad(of_model, (0, 1))
             places = terms.rows % padded.shape[1]
             return padded.scatter(1, places, terms.final(padded.gather(1, places)))[:, :-1].numpy()
 

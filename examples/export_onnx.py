@@ -45,7 +45,7 @@ from modeling_fair.row_terms_fair import RowTerms  # noqa: E402
 
 class FixedWidthPrior(nn.Module):
     """A [`CoOccurrencePrior`] whose shapes hang on the batch alone: it reads as many entries of each row of counts as
-    the longest row has, and gives every item of the catalogue a term, 0 where nothing was counted."""
+    the longest row has, and gives every item of the catalogue a term, one of nothing where nothing was counted."""
 
     def __init__(self, prior: CoOccurrencePrior):
         super().__init__()

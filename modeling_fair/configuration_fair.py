@@ -59,12 +59,13 @@ class FairConfig(PreTrainedConfig):
             of its codes. Needs `prediction="items"`.
         prior_size (`int`, defaults to 0): entries of the co-occurrence prior, see [`~prior_fair.CoOccurrencePrior`];
             `set_prior` sets it.
-        prior_weight (`float`, defaults to 0.0): weight of the prior's logarithm in an item's score.
+        prior_weight (`float`, defaults to 0.0): weight of the prior's logarithm in an item's score; in a mixture, what
+            all scores are divided by before they are exponents.
         prior_level (`float`, *optional*): makes a mixture of model and prior instead of a product, in which the prior
-            has this score to share out.
+            has this score to share out, so it is as large as scores are: beside items up to 1 / `cosine_temperature`.
         prior_repeat (`float`, defaults to 0.0): what the prior adds to the scores of the known items
             that the model reads in the history: below 0 where users do not come back for an item.
-        prior_floor (`float`, defaults to 0.001): what the prior counts where it has nothing.
+        prior_floor (`float`, defaults to 0.001): what the prior of a product counts where it has nothing.
         prior_history (`int`, defaults to 20): newest items of a history that the prior looks at.
         prior_decay (`float`, defaults to 0.5): weight of an item there relative to the next newer one.
         hidden_act (`str`, defaults to `"silu"`): the gate of the feed-forward block.

@@ -202,7 +202,8 @@ def choose_prior(
         without: validation metrics without a prior.
         validate: those with a prior of some counts, weight, repeat and level.
         weight, repeat: of the prior, where they are not to be chosen: not 0. There is a prior then.
-        levels: for a mixture, what to choose its level from, in order; `None` for a product.
+        levels: for a mixture, what to choose its level from, in order; of one alone, there is a prior. `None` for a
+            product.
     """
     tried: dict[tuple[Any, ...], dict[str, float]] = {}
 
@@ -237,7 +238,8 @@ def choose_prior(
         settled = best == before
     names = ("similar_weight", "prior_weight", "prior_repeat", "prior_level")
     listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
-    if not weight and not repeat and _score(without) >= _score(tried[best]):
+    given = weight or repeat or (levels is not None and len(levels) == 1)
+    if not given and _score(without) >= _score(tried[best]):
         return ChosenPrior(counts, 0.0, 0.0, None, without, listed)
     of_similar, of_prior, of_repeats, level = best
     return ChosenPrior(add_similar(counts, similar, of_similar), of_prior, of_repeats, level, tried[best], listed)

@@ -284,7 +284,8 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         Args:
             counts: sparse array of known items by known items, what `cooccurrence` gives; `None`, or one that counts
                 nothing, for no prior.
-            weight: of the counts' logarithm in an item's score, `config.prior_weight`.
+            weight: of the counts' logarithm in an item's score, or what a mixture divides scores by,
+                `config.prior_weight`.
             repeat: what is added to the scores of the history's own known items, `config.prior_repeat`.
             level: makes a mixture of model and prior, `config.prior_level`.
 
@@ -292,9 +293,13 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
             ValueError: for counts of another number of items than `config.num_known_items`; for a mixture of weight 0.
         """
         counts = None if counts is None or not counts.nnz else counts
-        self.config.prior_size = 0 if counts is None else counts.nnz
-        self.config.prior_weight, self.config.prior_repeat, self.config.prior_level = weight, repeat, level
-        self.config.validate_architecture()
+        size = 0 if counts is None else counts.nnz
+        settings = {"prior_size": size, "prior_weight": weight, "prior_repeat": repeat, "prior_level": level}
+        wanted = copy.copy(self.config)
+        for config in (wanted, self.config):  # the second after the first was found to be right
+            for name, value in settings.items():
+                setattr(config, name, value)
+            config.validate_architecture()
         if counts is None:
             self.prior = None
         else:

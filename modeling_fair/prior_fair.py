@@ -26,7 +26,8 @@ class CoOccurrencePrior(nn.Module):
         weight log( exp(s / weight) + exp(level / weight) share(u, i) )
 
     so that what either of them is sure of comes first; `level` stands for the sum over all items of what the model
-    gives them, which differs little between users, and for how much the prior is believed.
+    gives them, which differs little between users, and for how much the prior is believed. Items that were taken out
+    of the catalogue keep their counts in the sum, so that no other score changes.
 
     Either way `repeat` is added for the items of u that the model reads: below 0 where users do not take an item
     twice, and above where they do.

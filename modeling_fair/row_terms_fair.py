@@ -53,7 +53,7 @@ class RowTerms:
         every, order = torch.cat([self.rows, rows], dim=1).sort(dim=1)
         added = torch.cat([self.added, added], dim=1).gather(1, order)
         same = (every[:, 1:] == every[:, :-1]) & (every[:, 1:] >= 0)  # a row stands twice at the most
-        added[:, 1:] += added[:, :-1] * same
+        added[:, 1:] += added[:, :-1].masked_fill(~same, 0)
         rivals = self.rivals
         if rivals is not None:
             nothing = torch.full_like(rows, -torch.inf, dtype=rivals.dtype)

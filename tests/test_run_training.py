@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import pipeline
 
+from modeling_fair.cooccurrence_fair import MIXTURE_WEIGHT
 from run_training import main
 from tokenization_fair import streaming_fair
 from tokenization_fair.codebooks_fair import Codebooks
@@ -146,6 +147,26 @@ def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, t
         without = second[f"{split}_without_prior"]["ndcg@10"]
         assert without == pytest.approx(first[f"{split}_without_prior"]["ndcg@10"])
     assert first["test"]["ndcg@10"] != first["test_without_prior"]["ndcg@10"]
+
+
+def test_a_model_of_items_gets_a_mixture_and_keeps_it(shop, tmp_path):
+    """Its level is looked for where its scores are. One from before, with a product, is chosen anew."""
+    flags = ["--prediction", "items", "--item_weight", "1", "--mtp_weight", "0", "--cooccurrence_prior", "true"]
+    first = main(arguments(shop, "--max_steps", "2", *flags, "--cosine_temperature", "0.5"))
+    levels = {one["prior_level"] for one in first["priors"]}
+    assert 3 < len(levels) and all(-6 <= level <= 6 and level == round(level) for level in levels)
+    kept = json.loads((Path(shop["out"]) / "config.json").read_text())
+    assert kept["prior_level"] in levels and kept["prior_weight"] == MIXTURE_WEIGHT
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
+    rest = ["--cooccurrence_prior", "true", "--item_weight", "1", "--mtp_weight", "0", "--max_steps", "1"]
+    second = main([*again, *rest])
+    assert {one["prior_level"] for one in second["priors"]} == {kept["prior_level"]}
+    old = {**kept, "prior_level": None, "prior_weight": 48.0}
+    (Path(shop["out"]) / "config.json").write_text(json.dumps(old))
+    third = main([*again, *rest, "--output_dir", str(tmp_path / "third")])
+    assert {one["prior_weight"] for one in third["priors"]} == {MIXTURE_WEIGHT}
+    one_level = arguments({**shop, "out": str(tmp_path / "given")}, "--max_steps", "1", *flags, "--prior_level", "3.5")
+    assert main(one_level)["config"]["prior_level"] == 3.5
 
 
 @pytest.mark.parametrize(

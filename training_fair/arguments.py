@@ -83,7 +83,8 @@ class TokenizerArguments:
         default=False,
         metadata={
             "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight and "
-            "--prior_repeat or, for one that is 0, what is best in validation"
+            "--prior_repeat or, for one that is 0, what is best in validation; beside a model of items as a mixture, of "
+            "--prior_level or the best one"
         },
     )
     model_name_or_path: str | None = field(
@@ -96,11 +97,17 @@ OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
 
+
+def _flag(default: Any) -> Any:
+    return field(default=default, metadata={"help": "see FairConfig"})
+
+
 # The model's other fields are flags under their own names and defaults.
 ModelArguments = dataclasses.make_dataclass(
     "ModelArguments",
     [
-        (spec.name, type(spec.default), field(default=spec.default, metadata={"help": "see FairConfig"}))
+        # What has no value of its own is a number.
+        (spec.name, float | None if spec.default is None else type(spec.default), _flag(spec.default))
         for spec in dataclasses.fields(FairConfig)
         if spec.name in FairConfig.__annotations__ and spec.name not in DERIVED
     ],

@@ -177,5 +177,5 @@ def test_the_level_of_a_mixture_is_the_best_in_validation(best_level):
     better = {"ndcg@10": 2.0, "ndcg@10_seen_removed": 2.0}
     none = choose_prior(counts, similar, better, validate, levels=levels)
     assert (none.weight, none.level) == (0.0, None) and none.validation is better
-    given = choose_prior(counts, similar, without, validate, 0.0, 0.0, [2.5])
+    given = choose_prior(counts, similar, better, validate, 0.0, 0.0, [2.5])
     assert given.level == 2.5 and given.weight == MIXTURE_WEIGHT

@@ -155,6 +155,21 @@ def test_a_mixture_needs_a_weight(make_model, fitted):
     model = make_model(num_known_items=fitted.num_known_items)
     with pytest.raises(ValueError, match="prior_level needs a prior_weight"):
         model.set_prior(cooccurrence([[3, 20]], fitted.num_known_items), 0.0, level=1.0)
+    assert model.config.prior_size == 0 and model.config.prior_level is None, "nothing was changed"
+
+
+def test_an_item_that_is_never_wanted_says_nothing_of_others(make_model, fitted):
+    """-inf of one row stays with it where rows of the caller and of the prior are joined."""
+    model = make_model(num_known_items=fitted.num_known_items)
+    model.set_prior(cooccurrence([[2, 20], [2, 21]], fitted.num_known_items), 1.0)
+    batch = fitted([["p3"]], return_tensors="pt")
+    index = ItemIndex(fitted.item_codes, known_ids=fitted.known_ids)
+    before = model.recommend(**batch, index=index, top_k=39)
+    never = {"extra_rows": torch.tensor([[21]]), "extra_scores": torch.tensor([[-torch.inf]])}
+    after = model.recommend(**batch, index=index, top_k=38, **never)
+    others = before.item_ids[0] != 21
+    assert torch.equal(after.item_ids[0], before.item_ids[0][others])
+    assert torch.equal(after.scores[0], before.scores[0][others])
 
 
 @pytest.mark.parametrize("prediction", ["codes", "items"])
