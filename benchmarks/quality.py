@@ -192,9 +192,7 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
             of_model = torch.as_tensor(scores(histories)).float()
             if level is not None:  # of any model, the mixture is of probabilities
                 of_model = torch.log_softmax(of_model / weight, dim=1) * weight
-            terms, padded = of_histories(histories), torch.nn.functional.pad(of_model, (0, 1))
-            places = terms.rows % padded.shape[1]
-            return padded.scatter(1, places, terms.final(padded.gather(1, places)))[:, :-1].numpy()
+            return of_histories(histories).into(of_model).numpy()
 
         return fused
 

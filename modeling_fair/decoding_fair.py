@@ -142,12 +142,7 @@ def score_items(
         here = slice(start, start + len(codes))
         scores = (sums if terms is None else terms.of_chunk(sums, here)).T
         if terms is not None and terms.prior is not None:
-            local = terms.prior.rows - start
-            inside = (local >= 0) & (local < len(codes)) & (terms.prior.rows >= 0)
-            places = torch.where(inside, local, len(codes))  # the last column is that of all other rows
-            scores = nn.functional.pad(scores, (0, 1))
-            scores.scatter_(1, places, terms.prior.final(scores.gather(1, places)))
-            scores = scores[:, :-1]
+            scores = terms.prior.into(scores, start)
         yield start, scores
 
 

@@ -93,9 +93,9 @@ class CoOccurrencePrior(nn.Module):
         counted, own = place.split([len(place) - len(own_keys), len(own_keys)])
         summed = torch.zeros(len(keys), device=device).index_add_(0, counted, weights[there])
         totals = torch.zeros(batch, device=device).index_add_(0, users[of_entry], weights)
-        added, rival = self.scores(summed, totals[keys // max(len(of_items), 1)])
-        added[own.unique()] += self.config.prior_repeat
         users = keys // max(len(of_items), 1)
+        added, rival = self.scores(summed, totals[users])
+        added[own.unique()] += self.config.prior_repeat
         starts = torch.searchsorted(users, torch.arange(batch, device=device))
         places = torch.arange(len(keys), device=device) - starts[users]
         width = int(places.max()) + 1 if len(keys) else 0

@@ -33,6 +33,15 @@ class RowTerms:
             scores = scores + self.weight * nn.functional.softplus((self.rivals - scores) / self.weight)
         return scores + self.added
 
+    def into(self, scores: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Scores of consecutive catalogue rows from `start` on, (batch, items) -> what they become, a tensor of its
+        own."""
+        local, items = self.rows - start, scores.shape[1]
+        inside = (local >= 0) & (local < items) & (self.rows >= 0)
+        places = torch.where(inside, local, items)  # the last column is that of all other rows
+        padded = nn.functional.pad(scores, (0, 1))
+        return padded.scatter_(1, places, self.final(padded.gather(1, places)))[:, :-1]
+
     def scaled(self, factor: float) -> "RowTerms":
         """The same for scores that are `factor` times as large."""
         rivals = None if self.rivals is None else self.rivals * factor

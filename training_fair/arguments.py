@@ -97,17 +97,15 @@ OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
 
-
-def _flag(default: Any) -> Any:
-    return field(default=default, metadata={"help": "see FairConfig"})
-
-
 # The model's other fields are flags under their own names and defaults.
 ModelArguments = dataclasses.make_dataclass(
     "ModelArguments",
     [
-        # What has no value of its own is a number.
-        (spec.name, float | None if spec.default is None else type(spec.default), _flag(spec.default))
+        (
+            spec.name,
+            float | None if spec.default is None else type(spec.default),  # the one without a value is a number
+            field(default=spec.default, metadata={"help": "see FairConfig"}),
+        )
         for spec in dataclasses.fields(FairConfig)
         if spec.name in FairConfig.__annotations__ and spec.name not in DERIVED
     ],
