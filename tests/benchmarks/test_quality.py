@@ -41,7 +41,7 @@ def run(monkeypatch, data, *models):
 
 def test_records_of_every_kind_of_model(data, monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "COUNTING", {"window": (2, 8), "decay": (0.5, 0.9)})
-    monkeypatch.setattr(quality, "SASREC", [{"hidden_size": 8, "num_heads": 2, "intermediate_size": 8}])
+    monkeypatch.setattr(quality, "SASREC", {"hidden_size": 8, "num_heads": 2, "intermediate_size": 8})
     monkeypatch.setattr(quality, "SASREC_EPOCHS", 2)
     monkeypatch.setattr(quality, "TIGER_EPOCHS", 1)
     run(monkeypatch, data, "popularity", "counting", "prior", "sasrec", "tiger")
