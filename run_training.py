@@ -20,7 +20,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import LEVELS, ChosenPrior, choose_prior, prior_parts
+from modeling_fair.cooccurrence_fair import LEVELS, ChosenPrior, choose_prior, prior_parts, prior_users
 from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
@@ -139,17 +139,19 @@ def prepare(arguments: list[str]) -> Job:
     return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
 
 
-def add_prior(trainer: FairTrainer, without: dict[str, float]) -> ChosenPrior:
-    """Add the prior that is best to a trained model, whose validation metrics without it are known."""
+def add_prior(trainer: FairTrainer) -> ChosenPrior:
+    """Add the prior that is best, if any, to a trained model without one."""
     model = trainer.model
     assert isinstance(model, FairForGenerativeRecommendation)
-    assert isinstance(trainer.train_dataset, Dataset)
+    assert isinstance(trainer.train_dataset, Dataset) and isinstance(trainer.eval_dataset, Dataset)
+    users, config, levels = prior_users(trainer.eval_dataset), model.config, None
+    without = plain_names(trainer.evaluate(users))
 
     def validate(counts: Any, weight: float, repeat: float, level: float | None) -> dict[str, float]:
         model.set_prior(counts if weight else None, weight, repeat, level)
-        return plain_names(trainer.evaluate())
+        return plain_names(trainer.evaluate(users))
 
-    parts, config, levels = prior_parts(trainer.train_dataset, trainer.processing_class), model.config, None
+    parts = prior_parts(trainer.train_dataset, trainer.processing_class)
     if config.prior_level is not None:
         levels = [config.prior_level]
     elif config.prediction == "items":
@@ -178,17 +180,16 @@ def train(job: Job) -> dict[str, Any]:
             weight = 0.0  # that of a product, which such models had before, says nothing of a mixture
         trainer.model.set_prior(None, weight, wanted.prior_repeat, wanted.prior_level)
     trainer.train(resume_from_checkpoint=job.resume)
-    validation, tried = plain_names(trainer.evaluate()), {}
 
-    def test() -> dict[str, float]:
-        return plain_names(trainer.evaluate(job.test_dataset, metric_key_prefix="test"))
+    def evaluate() -> dict[str, dict[str, float]]:
+        test = trainer.evaluate(job.test_dataset, metric_key_prefix="test")
+        return {"validation": plain_names(trainer.evaluate()), "test": plain_names(test)}
 
-    evaluated = {"validation": validation, "test": test()}
+    evaluated, tried = evaluate(), {}
     if job.cooccurrence_prior:
         without = {f"{split}_without_prior": metrics for split, metrics in evaluated.items()}
-        chosen = add_prior(trainer, validation)
-        evaluated = {"validation": chosen.validation, "test": test(), **without}
-        tried = {"priors": chosen.tried}
+        tried = {"priors": add_prior(trainer).tried}
+        evaluated = {**evaluate(), **without}
     results = {
         "results": evaluated,
         **tried,

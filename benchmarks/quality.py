@@ -33,7 +33,7 @@ from examples.baselines.sasrec import SASRec
 from examples.baselines.tiger import TIGER, dense, residual_codes
 from examples.baselines.training import fit
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts
+from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts, prior_users
 from modeling_fair.metrics_fair import evaluate_ranks
 from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
@@ -176,7 +176,7 @@ def prior_of(tokenizer: FairTokenizer, counts: Any, *settings: Any) -> Callable[
 def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[str, Any]:
     """Validation and test of a model alone and with the prior, chosen in validation as FAIR's is; of a product and a
     mixture, what is better there."""
-    items = len(tokenizer.item_codes)
+    items, users = len(tokenizer.item_codes), prior_users(prepared["validation"])
 
     def both(*prior: Any) -> Scores:
         of_histories = prior_of(tokenizer, *prior)
@@ -190,22 +190,17 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
 
         return fused
 
-    alone = {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
+    def of_splits(scores: Scores) -> dict[str, dict[str, float]]:
+        return {split: evaluate(scores, prepared[split], items) for split in ("validation", "test")}
+
     parts, tried = prior_parts(prepared["train"], tokenizer), []
+    without = evaluate(scores, users, items)
     for levels in (None, LEVELS):
-        chosen = choose_prior(
-            *parts,
-            alone["validation"],
-            lambda *prior: evaluate(both(*prior), prepared["validation"], items),
-            levels=levels,
-        )
-        tried.append(chosen)
+        tried.append(choose_prior(*parts, without, lambda *prior: evaluate(both(*prior), users, items), levels=levels))
     best = max(tried, key=lambda chosen: chosen.validation["ndcg@10"] + chosen.validation["ndcg@10_seen_removed"])
-    test = evaluate(both(best.counts, best.weight, best.repeat, best.level), prepared["test"], items)
-    fused = {"validation": best.validation, "test": test}
     return {
-        "results": alone,
-        "results_with_prior": fused,
+        "results": of_splits(scores),
+        "results_with_prior": of_splits(both(best.counts, best.weight, best.repeat, best.level)),
         "priors": [one for of_form in tried for one in of_form.tried],
     }
 

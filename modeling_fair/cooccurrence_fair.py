@@ -20,6 +20,7 @@ MIXTURE_WEIGHT = 1.5
 LEVELS = tuple(
     float(level) for level in range(-8, 5)
 )  # relative to a score that the model gives to what it is sure of
+PRIOR_USERS = 10_000  # of whom a prior is chosen with, at the most: it takes twenty to thirty evaluations
 REPEATS = (-512.0, -128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0, 512.0)
 
 
@@ -162,6 +163,15 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
     if borrowed.nnz:
         similar = (similar + borrowed * (BORROWED_SHARE * similar.sum() / borrowed.sum())).tocsr()
     return counts, similar
+
+
+def prior_users(validation_dataset: Any) -> Any:
+    """The users of a prepared data set that a prior is chosen with: all of a small one, some at random of a large one,
+    the same each time."""
+    users = len(validation_dataset)
+    if users <= PRIOR_USERS:
+        return validation_dataset
+    return validation_dataset.select(np.sort(np.random.default_rng(0).choice(users, PRIOR_USERS, replace=False)))
 
 
 @dataclass

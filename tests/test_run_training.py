@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import pipeline
 
+from modeling_fair import cooccurrence_fair
 from modeling_fair.cooccurrence_fair import MIXTURE_WEIGHT
 from run_training import main
 from tokenization_fair import streaming_fair
@@ -147,6 +148,15 @@ def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, t
         without = second[f"{split}_without_prior"]["ndcg@10"]
         assert without == pytest.approx(first[f"{split}_without_prior"]["ndcg@10"])
     assert first["test"]["ndcg@10"] != first["test_without_prior"]["ndcg@10"]
+
+
+def test_a_prior_is_chosen_with_some_users_and_evaluated_with_all(shop, monkeypatch):
+    monkeypatch.setattr(cooccurrence_fair, "PRIOR_USERS", 7)
+    made = main(arguments(shop, "--max_steps", "2", "--cooccurrence_prior", "true", "--prior_weight", "2"))
+    of_some = [one["validation"]["recall@10"] * 7 for one in made["priors"]]
+    assert len(of_some) > 3 and np.allclose(of_some, np.round(of_some))
+    recall, users = made["results"]["validation"]["recall@10"], made["split"]["evaluated"]
+    assert users > 7 and recall * users == pytest.approx(round(recall * users)) and recall * 7 % 1
 
 
 def test_a_model_of_items_gets_a_mixture_and_keeps_it(shop, tmp_path):

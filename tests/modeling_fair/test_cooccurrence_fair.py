@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from scipy import sparse
 
 from modeling_fair import cooccurrence_fair
@@ -13,6 +14,7 @@ from modeling_fair.cooccurrence_fair import (
     choose_prior,
     cooccurrence,
     prior_parts,
+    prior_users,
     similar_items,
 )
 
@@ -100,6 +102,14 @@ def test_the_share_of_similar_items():
     assert (add_similar(counts, similar, 0.0) != counts).nnz == 0
     nothing = cooccurrence([], 5)
     assert add_similar(nothing, similar, 2.0).nnz == 0
+
+
+def test_of_many_users_some_choose_the_prior(monkeypatch):
+    users = Dataset.from_dict({"user": range(50)})
+    assert prior_users(users) is users
+    monkeypatch.setattr(cooccurrence_fair, "PRIOR_USERS", 20)
+    some = prior_users(users)["user"][:]
+    assert len(set(some)) == 20 and max(some) >= 20 and prior_users(users)["user"][:] == some
 
 
 def test_the_prior_is_the_best_in_validation():
