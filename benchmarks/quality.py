@@ -55,6 +55,10 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "rpg_40_epochs": ("rpg", {"num_train_epochs": 40}),  # as many as fair_paper
     "rpg_20_epochs": ("rpg", {"num_train_epochs": 20}),  # as long as fair_paper_14_epochs
     "fair_paper_75_epochs": ("fair_paper", {"num_train_epochs": 75}),  # about as long as rpg
+    "fair_best": ("fair_best", {}),
+    "fair_best_standard": ("fair_best", {"attention_type": "standard"}),
+    "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),
+    "fair_best_permuted_codes": ("fair_best", {}),  # every item has the text vector of another
 }
 LESS_DROPOUT = {"hidden_dropout": 0.2, "embedding_dropout": 0.2, "attention_dropout": 0, "learning_rate": 2e-3}
 for paper, fewer in (("fair_paper", {}), ("fair_paper_14_epochs", {**LESS_DROPOUT, "num_train_epochs": 14})):
@@ -66,22 +70,6 @@ for paper, fewer in (("fair_paper", {}), ("fair_paper_14_epochs", {**LESS_DROPOU
     }
 # Those that are only compared with fair_paper, without a prior.
 ABLATIONS = tuple(name for name in CONFIGURED if name.endswith(("_epochs", "_no_fam", "_no_nrt", "_no_mim")))
-EARLIER = {
-    "attention_norm": "rms_output",
-    "relative_position_bias": False,
-    "embedding_dropout": 0.4,
-    "hidden_dropout": 0.3,
-    "item_remove_seen": False,
-    "num_train_epochs": 12,
-    "metric_for_best_model": SELECT,
-}
-for best, fewer in (("fair_best", {}), ("fair_best_12_epochs", EARLIER)):
-    CONFIGURED |= {
-        best: ("fair_best", fewer),
-        f"{best}_standard": ("fair_best", {**fewer, "attention_type": "standard"}),
-        f"{best}_no_residuals": ("fair_best", {**fewer, "item_residuals": False}),
-        f"{best}_permuted_codes": ("fair_best", fewer),  # every item has the text vector of another
-    }
 # What counting is tuned over, one parameter after the other, twice.
 COUNTING = {
     "window": (4, 8, 16),

@@ -38,10 +38,6 @@ NAMES = {
     "fair_best_standard": "FAIR best, standard attention",
     "fair_best_no_residuals": "FAIR best, no item residuals",
     "fair_best_permuted_codes": "FAIR best, items' codes permuted",
-    "fair_best_12_epochs": "FAIR best, 12 epochs",
-    "fair_best_12_epochs_standard": "FAIR best, 12 epochs, standard attention",
-    "fair_best_12_epochs_no_residuals": "FAIR best, 12 epochs, no item residuals",
-    "fair_best_12_epochs_permuted_codes": "FAIR best, 12 epochs, items' codes permuted",
 }
 TITLES = {"beauty": "Beauty", "ml-100k": "MovieLens 100k", "sports": "Sports"}
 FUSED = " + prior"
@@ -53,13 +49,6 @@ RATIOS = (
     ("paper_vs_rpg_same_time", "fair_paper_14_epochs", "rpg_20_epochs", "recall@5"),
     ("focused_vs_standard", "fair_best", "fair_best_standard", "recall@10"),
     ("focused_vs_standard_alone", "fair_best - prior", "fair_best_standard - prior", "recall@10"),
-    ("focused_vs_standard_12_epochs", "fair_best_12_epochs", "fair_best_12_epochs_standard", "recall@10"),
-    (
-        "focused_vs_standard_12_epochs_alone",
-        "fair_best_12_epochs - prior",
-        "fair_best_12_epochs_standard - prior",
-        "recall@10",
-    ),
 )
 # What the README shows.
 SHORT_BEGIN, SHORT_END = "<!-- results: made by benchmarks/quality_report.py -->\n", "<!-- /results -->\n"
@@ -158,8 +147,8 @@ def short_table(records: list[dict[str, Any]]) -> str:
 
 def by_popularity(records: list[dict[str, Any]]) -> str:
     """Recall@10 by how often targets were met in training, of the models that were looked at."""
-    models = [best + form for best in ("fair_best", "fair_best_12_epochs") for form in ("", "_permuted_codes")]
-    shown = [record for record in records if record["model"] in models and "by_popularity" in record]
+    models = ("fair_best", "fair_best_permuted_codes")
+    shown = [record for record in records if record["model"] in models]
     if not shown:
         return ""
     rows = []
