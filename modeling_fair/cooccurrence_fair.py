@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -223,11 +223,13 @@ def choose_prior(
             tried[setting] = validate(add_similar(counts, similar, of_similar), of_prior, of_repeats, level)
         return _score(tried[setting])
 
-    def stepped(setting: tuple[Any, ...], place: int, ladder: Sequence[Any]) -> tuple[Any, ...]:
-        """The setting or, where that is better, one with a neighbouring value in one place."""
-        rung = ladder.index(setting[place])
-        values = (setting[place], *ladder[max(rung - 1, 0) : rung + 2])
-        return max(((*setting[:place], value, *setting[place + 1 :]) for value in values), key=score)
+    def neighbours(setting: tuple[Any, ...], *places: int) -> list[tuple[Any, ...]]:
+        """The setting and those that are a step or none from it in each of some places."""
+        values: list[Sequence[Any]] = [(value,) for value in setting]
+        for place in places:
+            rung = ladders[place].index(setting[place])
+            values[place] = (setting[place], *ladders[place][max(rung - 1, 0) : rung + 2])
+        return list(product(*values))
 
     # Each given the others, in turns; similar items last: beside a model that is sure of itself, a prior of a low
     # weight says little of them, as a small repeat changes nothing: that is looked for on the whole ladder first, and
@@ -242,9 +244,11 @@ def choose_prior(
     settled = False
     while not settled:
         before = best
-        for place, ladder in ladders.items():
-            while (better := stepped(best, place, ladder)) != best:
+        for place in ladders:
+            while (better := max(neighbours(best, place), key=score)) != best:
                 best = better
+        # Less of similar items and more of the prior, or the other way round, may be better where neither is alone.
+        best = max((best, *neighbours(best, 0, 1, 3)), key=score)
         settled = best == before
     names = ("similar_weight", "prior_weight", "prior_repeat", "prior_level")
     listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
