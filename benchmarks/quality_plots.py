@@ -7,15 +7,6 @@ from benchmarks.quality import SELECT
 from modeling_fair.plots_fair import import_matplotlib
 
 
-def curves(record: dict[str, Any]) -> list[list[float]]:
-    """Validation metrics after each epoch, of each setting that was trained."""
-    key = f"validation_{SELECT}"
-    if key in record:
-        return [record[key]]
-    tried = record.get("tried")  # SASRec's settings; counting has no epochs
-    return [setting[key] for setting in tried] if isinstance(tried, list) else []
-
-
 def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], path: Path) -> None:
     """Write an SVG of a data set's runs.
 
@@ -40,8 +31,8 @@ def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], pat
         axes.plot(range(1, len(values) + 1), values, color=colours[model], linewidth=1.2, label=label)
 
     for record in shown:
-        for curve in curves(record):
-            line(learning, record, curve)
+        if (curve := f"validation_{SELECT}") in record:  # after each epoch
+            line(learning, record, record[curve])
         if "by_popularity" in record:
             tenths = [group for group in record["by_popularity"] if group["name"].startswith("tenth")]
             line(targets, record, [group["test"]["recall@10_seen_removed"] for group in tenths])
