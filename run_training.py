@@ -20,7 +20,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import LEVELS, ChosenPrior, choose_prior, prior_parts, prior_users
+from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts, prior_users
 from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
@@ -139,8 +139,8 @@ def prepare(arguments: list[str]) -> Job:
     return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
 
 
-def add_prior(trainer: FairTrainer) -> ChosenPrior:
-    """Add the prior that is best, if any, to a trained model without one."""
+def add_prior(trainer: FairTrainer) -> dict[str, Any]:
+    """Add the prior that is best, if any, to a trained model without one; returns what `results.json` tells of it."""
     model = trainer.model
     assert isinstance(model, FairForGenerativeRecommendation)
     assert isinstance(trainer.train_dataset, Dataset) and isinstance(trainer.eval_dataset, Dataset)
@@ -161,7 +161,7 @@ def add_prior(trainer: FairTrainer) -> ChosenPrior:
         model.set_prior(chosen.counts, chosen.weight, chosen.repeat, chosen.level)
     else:
         model.set_prior(None, 0.0)
-    return chosen
+    return {"prior_users": len(users), "priors": chosen.tried}
 
 
 def plain_names(metrics: dict[str, float]) -> dict[str, float]:
@@ -188,7 +188,7 @@ def train(job: Job) -> dict[str, Any]:
     evaluated, tried = evaluate(), {}
     if job.cooccurrence_prior:
         without = {f"{split}_without_prior": metrics for split, metrics in evaluated.items()}
-        tried = {"priors": add_prior(trainer).tried}
+        tried = add_prior(trainer)
         evaluated = {**evaluate(), **without}
     results = {
         "results": evaluated,

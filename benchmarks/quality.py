@@ -3,9 +3,9 @@
     python -m benchmarks.quality --models counting sasrec fair_best --dataset beauty --seeds 0 1 2
 
 Each run writes one record to benchmarks/results/quality/. A run that has its record is skipped, and an interrupted
-training goes on from its last checkpoint, so the same command can be given again. All models are tuned and
-stopped on validation; test is read once, for the model alone and for the model with the prior of counts and similar
-items.
+training goes on from its last checkpoint, so the same command can be given again. All models are stopped on validation
+and, but for TIGER, were tuned there; test is read once, for the model alone and for the model with the prior of counts
+and similar items.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from examples.baselines.sasrec import SASRec
 from examples.baselines.tiger import TIGER, dense, residual_codes
 from examples.baselines.training import fit
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts, prior_users
+from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts, prior_score, prior_users
 from modeling_fair.metrics_fair import evaluate_ranks
 from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
@@ -185,10 +185,11 @@ def with_prior(scores: Scores, prepared: Any, tokenizer: FairTokenizer) -> dict[
     without = evaluate(scores, users, items)
     for levels in (None, LEVELS):
         tried.append(choose_prior(*parts, without, lambda *prior: evaluate(both(*prior), users, items), levels=levels))
-    best = max(tried, key=lambda chosen: chosen.validation["ndcg@10"] + chosen.validation["ndcg@10_seen_removed"])
+    best = max(tried, key=lambda chosen: prior_score(chosen.validation))
     return {
         "results": of_splits(scores),
         "results_with_prior": of_splits(both(best.counts, best.weight, best.repeat, best.level)),
+        "prior_users": len(users),
         "priors": [one for of_form in tried for one in of_form.tried],
     }
 
@@ -205,7 +206,7 @@ def prior(data: Data, seed: int) -> dict[str, Any]:
     prepared, tokenizer = data.prepared(seed)
     nothing = lambda histories: np.zeros((len(histories), len(tokenizer.item_codes)), np.float32)  # noqa: E731
     made = with_prior(nothing, prepared, tokenizer)
-    return {"results": made["results_with_prior"], "priors": made["priors"]}
+    return {"results": made["results_with_prior"], "prior_users": made["prior_users"], "priors": made["priors"]}
 
 
 def counting(data: Data, seed: int) -> dict[str, Any]:
@@ -337,7 +338,9 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
         "by_popularity": by_popularity(output, data),
         **{name: results[name] for name in ("train_seconds", "config", "arguments", "id_quality")},
     }
-    return {**made, "results_with_prior": last, "priors": results["priors"]} if fused else made
+    if fused:
+        made |= {"results_with_prior": last, "prior_users": results["prior_users"], "priors": results["priors"]}
+    return made
 
 
 def by_popularity(checkpoint: Path, data: Data) -> list[dict[str, Any]]:

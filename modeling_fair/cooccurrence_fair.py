@@ -20,7 +20,7 @@ MIXTURE_WEIGHT = 1.5
 LEVELS = tuple(
     float(level) for level in range(-8, 5)
 )  # relative to a score that the model gives to what it is sure of
-PRIOR_USERS = 10_000  # of whom a prior is chosen with, at the most: it takes twenty to thirty evaluations
+PRIOR_USERS = 10_000  # of whom a prior is chosen with, at the most: it takes some thirty evaluations
 REPEATS = (-512.0, -128.0, -32.0, -8.0, -2.0, 0.0, 2.0, 8.0, 32.0, 128.0, 512.0)
 
 
@@ -183,7 +183,7 @@ class ChosenPrior:
         weight: its weight, 0 where none is best.
         repeat: what it adds to the scores of a history's own items.
         level: that of a mixture, `None` for a product.
-        validation: validation metrics with it.
+        validation: metrics with it, of the users that it was chosen with.
         tried: all that was evaluated: `{"similar_weight", "prior_weight", "prior_repeat", "prior_level",
             "validation"}` each.
     """
@@ -205,7 +205,8 @@ def choose_prior(
     repeat: float = 0.0,
     levels: Sequence[float] | None = None,
 ) -> ChosenPrior:
-    """The prior that is best in validation, or none where that is better still.
+    """The prior that is best in validation (of the users that `prior_users` gives), or none where that is better
+    still.
 
     Args:
         counts, similar: what `prior_parts` gives.
@@ -221,7 +222,7 @@ def choose_prior(
         of_similar, of_prior, of_repeats, level = setting
         if setting not in tried:
             tried[setting] = validate(add_similar(counts, similar, of_similar), of_prior, of_repeats, level)
-        return _score(tried[setting])
+        return prior_score(tried[setting])
 
     def neighbours(setting: tuple[Any, ...], *places: int) -> list[tuple[Any, ...]]:
         """The setting and those that are a step or none from it in each of some places."""
@@ -248,19 +249,19 @@ def choose_prior(
             while (better := max(neighbours(best, place), key=score)) != best:
                 best = better
         # Less of similar items and more of the prior, or the other way round, may be better where neither is alone.
-        best = max((best, *neighbours(best, 0, 1, 3)), key=score)
+        best = max(neighbours(best, 0, 1, 3), key=score)  # 1 or 3 is what there is to choose of the prior
         settled = best == before
     names = ("similar_weight", "prior_weight", "prior_repeat", "prior_level")
     listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
     given = weight or repeat or (levels is not None and len(levels) == 1)
-    if not given and _score(without) >= _score(tried[best]):
+    if not given and prior_score(without) >= prior_score(tried[best]):
         return ChosenPrior(counts, 0.0, 0.0, None, without, listed)
     of_similar, of_prior, of_repeats, level = best
     return ChosenPrior(add_similar(counts, similar, of_similar), of_prior, of_repeats, level, tried[best], listed)
 
 
-def _score(validation: dict[str, float]) -> float:
-    """By the mean of seen items kept and removed: the two want different weights."""
+def prior_score(validation: dict[str, float]) -> float:
+    """What priors are compared by: NDCG@10 with seen items kept and removed, which want different weights, summed."""
     return validation["ndcg@10"] + validation["ndcg@10_seen_removed"]
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
 from .collator_fair import FairDataCollator
@@ -197,6 +198,7 @@ class FairTrainer(Trainer):
         self._sequences_in_batch: torch.Tensor | float = 1.0
         self.record: dict[str, Any] = {}  # what more the model card tells, as `results.json` has it
         self._indexed: tuple[Any, ItemIndex] | None = None
+        self._evaluated: Any = None  # the data set that persistent workers hold
         self._parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._parts_steps = 0
 
@@ -434,6 +436,12 @@ class FairTrainer(Trainer):
         model_card(record, name).save(folder / "README.md")
 
     # ---- Evaluation ----------------------------------------------------------------------------------------------
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Trainer's own gives persistent workers' first data set again, whichever is asked for."""
+        if eval_dataset is not self._evaluated:
+            self._eval_dataloaders, self._evaluated = {}, eval_dataset
+        return super().get_eval_dataloader(eval_dataset)
 
     @torch.no_grad()
     def prediction_step(  # type: ignore[override]  # logits are a tuple, as Trainer's own are

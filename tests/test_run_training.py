@@ -155,8 +155,9 @@ def test_a_prior_is_chosen_with_some_users_and_evaluated_with_all(shop, monkeypa
     made = main(arguments(shop, "--max_steps", "2", "--cooccurrence_prior", "true", "--prior_weight", "2"))
     of_some = [one["validation"]["recall@10"] * 7 for one in made["priors"]]
     assert len(of_some) > 3 and np.allclose(of_some, np.round(of_some))
-    recall, users = made["results"]["validation"]["recall@10"], made["split"]["evaluated"]
-    assert users > 7 and recall * users == pytest.approx(round(recall * users)) and recall * 7 % 1
+    assert made["prior_users"] == 7 < (users := made["split"]["evaluated"])
+    hits = np.array([metrics["recall@10"] * users for metrics in made["results"].values()])
+    assert len(hits) == 4 and np.allclose(hits, hits.round()) and (hits * 7 / users % 1).all()
 
 
 def test_a_model_of_items_gets_a_mixture_and_keeps_it(shop, tmp_path):

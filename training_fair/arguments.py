@@ -83,8 +83,8 @@ class TokenizerArguments:
         default=False,
         metadata={
             "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight and "
-            "--prior_repeat or, for one that is 0, what is best in validation; beside a model of items as a mixture, "
-            "of --prior_level or the best one"
+            "--prior_repeat or, for one that is 0, what is best in validation (of at most 10,000 users); beside a "
+            "model of items as a mixture, of --prior_level or the best one"
         },
     )
     model_name_or_path: str | None = field(

@@ -10,6 +10,7 @@ from benchmarks import quality, quality_report
 from benchmarks.quality_plots import draw
 from benchmarks.quality_report import BEGIN, END, read_records, runs_by_model, short_table, summary, tables
 from benchmarks.records import MEASURED, README, RESULTS
+from modeling_fair import cooccurrence_fair
 
 SMALL = "--hidden_size 16 --intermediate_size 16 --num_train_epochs 1 --use_cpu true"
 
@@ -44,6 +45,7 @@ def test_records_of_every_kind_of_model(data, monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "SASREC", {"hidden_size": 8, "num_heads": 2, "intermediate_size": 8})
     monkeypatch.setattr(quality, "SASREC_EPOCHS", 2)
     monkeypatch.setattr(quality, "TIGER_EPOCHS", 1)
+    monkeypatch.setattr(cooccurrence_fair, "PRIOR_USERS", 5)
     run(monkeypatch, data, "popularity", "counting", "prior", "sasrec", "tiger")
     run(monkeypatch, data, "fair_best", "fair_best_permuted_codes", "rpg", "fair_paper_no_nrt")
     records = {record["model"]: record for record in read_records()}
@@ -55,6 +57,8 @@ def test_records_of_every_kind_of_model(data, monkeypatch, tmp_path):
         assert str(tmp_path) not in json.dumps(record), "no path of the machine"
         alone = ("popularity", "counting", "prior", "fair_paper_no_nrt")
         assert ("results_with_prior" in record) == (model not in alone)
+        of_some = np.array([one["validation"]["recall@10"] * 5 for one in record.get("priors", [])])
+        assert np.allclose(of_some, of_some.round()) and record.get("prior_users", 5) == 5
     best, permuted = records["fair_best"], records["fair_best_permuted_codes"]
     assert [group["users"] for group in best["by_popularity"]] == [12] + [2, 2] + [1] * 8
     assert best["config"]["item_residuals"] and best["id_quality"] != permuted["id_quality"]

@@ -168,7 +168,8 @@ def test_the_prior_is_the_best_in_validation():
     assert (chosen.weight, chosen.repeat) == (0.5, -3.5)
 
 
-def test_less_of_similar_items_and_more_of_the_prior_are_tried_together():
+@pytest.mark.parametrize("levels", [None, (1.0, 1.5, 2.0, 3.0, 6.0)])
+def test_less_of_similar_items_and_more_of_the_prior_are_tried_together(levels):
     """Where a step of either alone is worse."""
     counts = cooccurrence([[0, 1, 2], [2, 3]], 5)
     similar = similar_items(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
@@ -176,11 +177,11 @@ def test_less_of_similar_items_and_more_of_the_prior_are_tried_together():
     values = {(0.0, 1.0): 1, (0.0, 1.5): 2, (0.0, 2.0): 3, (2.0, 3.0): 4, (2.0, 6.0): 5}
 
     def validate(made, weight, repeat, level):
-        value = values.get((shares[made.sum()], weight), 0) - abs(repeat) / 1e6
+        value = values.get((shares[made.sum()], level or weight), 0) - abs(repeat) / 1e6
         return {"ndcg@10": value, "ndcg@10_seen_removed": value}
 
-    chosen = choose_prior(counts, similar, {"ndcg@10": 0, "ndcg@10_seen_removed": 0}, validate)
-    assert (shares[chosen.counts.sum()], chosen.weight) == (2.0, 6.0)
+    chosen = choose_prior(counts, similar, {"ndcg@10": 0, "ndcg@10_seen_removed": 0}, validate, levels=levels)
+    assert (shares[chosen.counts.sum()], chosen.level or chosen.weight) == (2.0, 6.0)
 
 
 @pytest.mark.parametrize("best_level", [-3.0, 1.0, 5.0])

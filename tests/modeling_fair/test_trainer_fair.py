@@ -257,6 +257,14 @@ def test_evaluation_is_full_ranking_by_item(make_trainer, prepared, fitted):
     assert metrics["eval_recall@10_seen_removed"] > metrics["eval_recall@10"] - 1e-9
 
 
+def test_persistent_workers_evaluate_the_data_set_that_is_asked_for(make_trainer, prepared):
+    trainer = make_trainer(dataloader_num_workers=1, dataloader_persistent_workers=True)
+    some = prepared["validation"].select(range(3))
+    lengths = [len(trainer.get_eval_dataloader(one).dataset) for one in (some, prepared["validation"], some)]
+    assert lengths == [3, len(prepared["validation"]), 3] and lengths[1] > 3
+    assert trainer.get_eval_dataloader(some) is trainer.get_eval_dataloader(some)
+
+
 @pytest.mark.parametrize("fields", [{}, ITEMS])
 def test_best_model_is_kept_and_patience_stops(make_trainer, tmp_path, fields):
     """Each epoch is evaluated with the weights of that epoch, the lengths of items that hang on them included."""
