@@ -8,15 +8,17 @@ Settings come as flags, or from a YAML or JSON file given first, which flags aft
 """
 
 import dataclasses
+import re
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
-from transformers import set_seed
+from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
@@ -145,11 +147,13 @@ def add_prior(trainer: FairTrainer) -> dict[str, Any]:
     assert isinstance(model, FairForGenerativeRecommendation)
     assert isinstance(trainer.train_dataset, Dataset) and isinstance(trainer.eval_dataset, Dataset)
     users, config, levels = prior_users(trainer.eval_dataset), model.config, None
-    without = plain_names(trainer.evaluate(users))
+    # Under a name of their own, since they are not all users'.
+    of_users = partial(trainer.evaluate, users, metric_key_prefix="prior")
+    without = plain_names(of_users())
 
     def validate(counts: Any, weight: float, repeat: float, level: float | None) -> dict[str, float]:
         model.set_prior(counts if weight else None, weight, repeat, level)
-        return plain_names(trainer.evaluate(users))
+        return plain_names(of_users())
 
     parts = prior_parts(trainer.train_dataset, trainer.processing_class)
     if config.prior_level is not None:
@@ -166,7 +170,7 @@ def add_prior(trainer: FairTrainer) -> dict[str, Any]:
 
 def plain_names(metrics: dict[str, float]) -> dict[str, float]:
     """Metrics without the split's name before theirs."""
-    return {name.removeprefix("eval_").removeprefix("test_"): value for name, value in metrics.items()}
+    return {re.sub("^(eval|test|prior)_", "", name): value for name, value in metrics.items()}
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -180,6 +184,7 @@ def train(job: Job) -> dict[str, Any]:
             weight = 0.0  # that of a product, which such models had before, says nothing of a mixture
         trainer.model.set_prior(None, weight, wanted.prior_repeat, wanted.prior_level)
     trainer.train(resume_from_checkpoint=job.resume)
+    trainer.remove_callback(EarlyStoppingCallback)  # it would warn that test has no validation metrics
 
     def evaluate() -> dict[str, dict[str, float]]:
         test = trainer.evaluate(job.test_dataset, metric_key_prefix="test")

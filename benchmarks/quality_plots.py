@@ -31,8 +31,8 @@ def draw(records: list[dict[str, Any]], dataset: str, names: dict[str, str], pat
         axes.plot(range(1, len(values) + 1), values, color=colours[model], linewidth=1.2, label=label)
 
     for record in shown:
-        if (curve := f"validation_{SELECT}") in record:  # after each epoch
-            line(learning, record, record[curve])
+        if curve := record.get(f"validation_{SELECT}"):  # after each epoch
+            line(learning, record, curve)
         if "by_popularity" in record:
             tenths = [group for group in record["by_popularity"] if group["name"].startswith("tenth")]
             line(targets, record, [group["test"]["recall@10_seen_removed"] for group in tenths])

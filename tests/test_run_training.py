@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import math
 import os
 import shutil
@@ -150,14 +151,21 @@ def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, t
     assert first["test"]["ndcg@10"] != first["test_without_prior"]["ndcg@10"]
 
 
-def test_a_prior_is_chosen_with_some_users_and_evaluated_with_all(shop, monkeypatch):
+def test_a_prior_is_chosen_with_some_users_and_evaluated_with_all(shop, monkeypatch, caplog):
     monkeypatch.setattr(cooccurrence_fair, "PRIOR_USERS", 7)
-    made = main(arguments(shop, "--max_steps", "2", "--cooccurrence_prior", "true", "--prior_weight", "2"))
+    flags = ["--cooccurrence_prior", "true", "--prior_weight", "2", "--early_stopping_patience", "3"]
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    made = main(arguments(shop, "--max_steps", "2", *flags))
+    assert "early stopping" not in caplog.text, "it stopped nothing: the training was over"
     of_some = [one["validation"]["recall@10"] * 7 for one in made["priors"]]
     assert len(of_some) > 3 and np.allclose(of_some, np.round(of_some))
     assert made["prior_users"] == 7 < (users := made["split"]["evaluated"])
     hits = np.array([metrics["recall@10"] * users for metrics in made["results"].values()])
     assert len(hits) == 4 and np.allclose(hits, hits.round()) and (hits * 7 / users % 1).all()
+    logged = json.loads((Path(shop["out"]) / "trainer_state.json").read_text())["log_history"]
+    of_all = [log["eval_recall@10"] * users for log in logged if "eval_recall@10" in log]
+    assert np.allclose(of_all, np.round(of_all)), "trackers show some users' metrics under another name"
+    assert sum("prior_recall@10" in log for log in logged) == len(of_some) + 1
 
 
 def test_a_model_of_items_gets_a_mixture_and_keeps_it(shop, tmp_path):
