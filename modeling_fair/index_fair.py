@@ -6,6 +6,7 @@ twice as fast for a single user; `ivf` scores the most promising lists of a part
 """
 
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,7 @@ class ItemIndex:
         codes = as_codes(item_codes).to(device)
         if known_ids is not None and tuple(known_ids.shape) != (len(codes),):
             raise ValueError(f"known_ids has shape {tuple(known_ids.shape)}: give ({len(codes)},), one an item.")
-        self._lengths: tuple[Any, torch.Tensor] | None = None
+        self._lengths: tuple[weakref.ref, Any, torch.Tensor] | None = None
         self.known_ids = None if known_ids is None else torch.as_tensor(known_ids).long().to(codes.device)
         self._set(codes)
         self.backend = "ivf" if backend == "auto" and partition is not None else backend
@@ -102,10 +103,14 @@ class ItemIndex:
         weights = tuple(
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in embeddings.parameters()
         )
-        of_model = (embeddings.trained_times, weights)
-        if self._lengths is None or self._lengths[0] != of_model:
-            self._lengths = (of_model, embeddings.lengths(self.item_codes, self.known_ids))
-        return self._lengths[1]
+        now = (embeddings.trained_times, weights)
+        if self._lengths is not None:
+            of_model, then, lengths = self._lengths
+            if of_model() is embeddings and then == now:  # another model may get the memory of one that is gone
+                return lengths
+        lengths = embeddings.lengths(self.item_codes, self.known_ids)
+        self._lengths = (weakref.ref(embeddings), now, lengths)
+        return lengths
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the partition, `item_index.safetensors`: all else is built of the tokenizer's codes.

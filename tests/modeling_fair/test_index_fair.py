@@ -384,3 +384,19 @@ def test_a_broken_model_recommends_nothing():
 def test_a_partition_of_other_queries_is_refused(logits, named):
     with pytest.raises(ValueError, match=named):
         fit_partition(torch.randint(0, 8, (50, 4)), logits)
+
+
+def test_lengths_are_those_of_the_model_that_asks(make_model, fitted):
+    """Also where it lies in the memory of one that is gone."""
+    index = ItemIndex(fitted.item_codes, known_ids=fitted.known_ids)
+    first, second = (make_model(seed, prediction="items", num_known_items=40).model.embeddings for seed in (0, 1))
+    wanted = second.lengths(index.item_codes, index.known_ids)
+    assert not torch.allclose(index.lengths_by(first), wanted)
+    for of_first, of_second in zip(first.parameters(), second.parameters(), strict=True):
+        of_first.data.numpy()[:] = of_second.data.numpy()  # so that no version tells
+        of_second.data = of_first.data
+    assert [weight.data_ptr() for weight in first.parameters()] == [
+        weight.data_ptr() for weight in second.parameters()
+    ]
+    torch.testing.assert_close(index.lengths_by(second), wanted)
+    assert index.lengths_by(second) is index.lengths_by(second), "they are kept"
