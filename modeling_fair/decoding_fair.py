@@ -1,8 +1,8 @@
 """Code logits -> item scores -> the best items: the parts that the item index and evaluation share.
 
 An item's score is the mean over codebooks of the log-probability of its code, plus what a model knows of the item
-beside its codes ([`ItemTerms`]). Higher scores come first and equal
-scores in catalogue order: one rule, which knows nothing of targets, for serving and for evaluation.
+beside its codes ([`ItemTerms`]); a model that predicts items makes this their cosine with the state. Higher scores
+come first and equal scores in catalogue order: one rule, which knows nothing of targets, for serving and evaluation.
 """
 
 from collections.abc import Iterator

@@ -100,6 +100,8 @@ class Partition:
             raise ValueError(f"{path} is not a whole safetensors file: fetch it again or fit a partition.") from error
         if saved_with != fingerprint(item_codes):
             raise ValueError(f"{path} was saved with another catalogue than item_codes: fit a partition again.")
+        if set(tensors) != {field.name for field in fields(cls)}:
+            raise ValueError(f"{path} lacks parts of a partition: fetch it again or fit a partition.")
         return cls(**tensors)
 
     def _group(self) -> None:

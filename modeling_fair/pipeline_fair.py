@@ -191,7 +191,7 @@ class RecommendationPipeline(Pipeline):
             return None
         try:
             return ItemIndex.from_pretrained(os.path.dirname(path), self.tokenizer.item_codes)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:  # such as that of faiss, which exact search does without
             warnings.warn(
                 f"The catalogue is searched exactly, without the partition saved for it: {error}", stacklevel=2
             )
@@ -213,12 +213,13 @@ class RecommendationPipeline(Pipeline):
             top_k: items to return at the most; default 10, or what the pipeline was made with.
             remove_seen: whether items of the history are left out; default true, likewise.
             exclude, allow: item ids never to return, or the only ones to.
-            batch_size: requests answered at once; default 32.
+            batch_size: requests answered at once; default 32, likewise.
 
         Returns:
             For each request a list of `{"item_id", "score", "title"}`, best first; a single request gives its own
-            list alone. The score is the mean log-probability of the item's codes, plus what the model knows of the
-            item beside them.
+            list alone. Scores order the items of one request: of a model that predicts codes, the mean
+            log-probability of the item's codes, of one that predicts items, the cosine of state and item divided by
+            `cosine_temperature`; with the prior, if the model has one.
         """
         given = {"top_k": top_k, "remove_seen": remove_seen, "exclude": exclude, "allow": allow}
         defaults = {
@@ -228,7 +229,8 @@ class RecommendationPipeline(Pipeline):
         }
         for name in ("exclude", "allow"):  # once for all requests
             defaults[name] = self._rows(defaults[name], name)
-        batch_size = 32 if batch_size is None else whole_number(batch_size, "batch_size")
+        batch_size = next(size for size in (batch_size, self._batch_size, 32) if size is not None)
+        batch_size = whole_number(batch_size, "batch_size")
         single = isinstance(requests, Mapping)
         if isinstance(requests, (str, bytes)) or not isinstance(requests, Iterable):
             raise ValueError(f'A request is {{"history": [item ids]}}; this is {requests!r:.100}.')

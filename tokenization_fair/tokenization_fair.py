@@ -319,7 +319,9 @@ class FairTokenizer(PreTrainedTokenizer):
         if unknown:
             names = ", ".join(map(repr, list(unknown)[:10]))
             names += f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-            warnings.warn(f"Item ids that are not in the catalogue are skipped: {names}.", stacklevel=3)
+            message = f"Item ids that are not in the catalogue are skipped: {names}."
+            # Without a registry, in which every text ever warned of would stay.
+            warnings.warn_explicit(message, UserWarning, "<tokenizer>", 0, registry={})
         return rows
 
     def codes_of(self, rows: np.ndarray) -> np.ndarray:

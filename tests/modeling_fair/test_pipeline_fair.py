@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from transformers import pipeline
 
 from modeling_fair import (
@@ -126,9 +127,32 @@ def test_model_recommend_takes_the_tokenizers_output_as_it_is(recommender, fitte
 
 
 def test_unknown_ids_are_skipped_with_a_warning(recommender):
-    with pytest.warns(UserWarning, match="'gone'"):
-        answer = recommender({"history": ["p1", "gone"]}, top_k=3)
+    """Each time, and a server that runs for months does not keep their names."""
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="'gone for good'"):
+            answer = recommender({"history": ["p1", "gone for good"]}, top_k=3)
     assert answer == recommender({"history": ["p1"]}, top_k=3)
+    kept = (vars(module).get("__warningregistry__") for module in list(sys.modules.values()))
+    assert "gone for good" not in str([registry for registry in kept if registry])
+
+
+def test_requests_at_once_are_those_asked_for(folder, monkeypatch):
+    batches = []
+    forward = RecommendationPipeline._forward
+
+    def counted(self, inputs, **options):
+        batches.append(len(inputs["requests"]))
+        return forward(self, inputs, **options)
+
+    monkeypatch.setattr(RecommendationPipeline, "_forward", counted)
+    requests = [{"history": ["p1"]}] * 7
+    plain, of_three = (pipeline("recommendation", model=str(folder), **size) for size in ({}, {"batch_size": 3}))
+    wanted = plain(requests)
+    for answer in (of_three(requests), of_three(requests, batch_size=5)):
+        assert [[entry["item_id"] for entry in of_one] for of_one in answer] == [
+            [entry["item_id"] for entry in of_one] for of_one in wanted
+        ]
+    assert batches == [7, 3, 3, 1, 5, 2]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +234,25 @@ def test_a_partition_in_the_folder_is_used_until_the_catalogue_changes(folder, t
     stale = pipeline("recommendation", model=str(tmp_path / "checkpoint"))
     with pytest.warns(UserWarning, match="another catalogue"):
         assert stale.index.partition is None
+
+
+@pytest.mark.parametrize("missing", ["faiss", "means"])
+def test_a_partition_that_cannot_be_used_is_no_reason_to_fail(folder, tmp_path, monkeypatch, missing):
+    shutil.copytree(folder, tmp_path / "checkpoint")
+    request = {"history": ["p1", "p2"]}
+    plain = pipeline("recommendation", model=str(tmp_path / "checkpoint"))
+    codes = plain.tokenizer.item_codes
+    index = ItemIndex(codes, partition=fit_partition(codes, torch.randn(50, 4, 8), n_lists=5))
+    index.save_pretrained(tmp_path / "checkpoint")
+    if missing == "faiss":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    else:
+        path = tmp_path / "checkpoint" / "item_index.safetensors"
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name != missing}  # noqa: SIM118
+            save_file(tensors, path, metadata=file.metadata())
+    with pytest.warns(UserWarning, match="searched exactly.*" + ("faiss" if missing == "faiss" else "lacks parts")):
+        assert pipeline("recommendation", model=str(tmp_path / "checkpoint"))(request) == plain(request)
 
 
 def test_the_folder_loads_without_this_package(folder, tmp_path):
