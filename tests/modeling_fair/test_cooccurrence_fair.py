@@ -19,6 +19,15 @@ from modeling_fair.cooccurrence_fair import (
 )
 
 
+def test_the_largest_counts_of_an_item_are_kept(monkeypatch, fitted):
+    monkeypatch.setattr(cooccurrence_fair, "COUNTED_ITEMS", 3)
+    first, *others = np.flatnonzero(fitted.known_ids >= 0)[:9].tolist()
+    pairs = [[first, other] for times, other in enumerate(others, 1) for _ in range(times)]
+    counts, _ = prior_parts(Dataset.from_dict({"item_ids": pairs}), fitted)
+    counts, (first, *others) = counts.toarray(), fitted.known_ids[[first, *others]]
+    assert set(counts[first].nonzero()[0]) == set(others[-3:]) and (counts[others, first] > 0).all()
+
+
 def test_similar_items_are_the_nearest_by_cosine():
     vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     vectors[3] = 0  # an item that is no longer there
