@@ -1,10 +1,10 @@
 """Train FAIR: interactions and item texts in, one folder with model, tokenizer and catalogue out.
 
-    python run_training.py --dataset demo --output_dir runs/demo
-    python run_training.py --interactions_file log.csv --items_file items.csv --output_dir runs/shop
-    accelerate launch run_training.py configs/beauty.yaml --learning_rate 3e-3
+    python run_training.py configs/demo.yaml
+    python run_training.py configs/fair_best.yaml --interactions_file log.csv --items_file items.csv
+    accelerate launch run_training.py configs/fair_paper.yaml configs/beauty.yaml --learning_rate 5e-4
 
-Settings come as flags, or from a YAML or JSON file given first, which flags after it overrule.
+Settings come as flags, or from YAML or JSON files given first, which flags after them overrule.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def check_output(args: FairTrainingArguments) -> tuple[Path, str | None]:
     Raises:
         ValueError: where there is none, or where another run has written.
     """
-    output = Path(str(args.output_dir))
+    output = Path(str(args.output_dir)).resolve()  # a name for what stands beside it
     wanted = str(args.resume_from_checkpoint).lower()
     resume = None if wanted in ("none", "false", "0") else args.resume_from_checkpoint
     if wanted in ("true", "1"):
@@ -90,7 +90,7 @@ def prepare(arguments: list[str]) -> Job:
         raise ValueError(str(error.__cause__ or error)) from error
 
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
-    with args.main_process_first(desc="preparing data"):
+    with args.main_process_first(local=False, desc="preparing data"):  # nodes share the output folder
         sequences, items = load_data(data)
         item_counts(sequences, items)  # raises where they do not fit together
         splits, report = split_data(sequences, data)

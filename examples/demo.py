@@ -28,7 +28,7 @@ OUTPUT = Path("runs/demo")
 def main(arguments: list[str] | None = None) -> None:
     shutil.rmtree(OUTPUT, ignore_errors=True)
     started = time.time()
-    results = train([str(ROOT / "configs/demo.yaml"), *(arguments or [])])
+    results = train([str(ROOT / "configs/demo.yaml"), *(arguments or []), "--output_dir", str(OUTPUT)])
     print(f"\nTrained and evaluated in {time.time() - started:.0f} s. On the same split and candidates (test):\n")
 
     tokenizer = FairTokenizer.from_pretrained(OUTPUT)

@@ -53,7 +53,8 @@ class FairTrainingArguments(TrainingArguments):
     nrt_margin: float = field(default=0.5, metadata={"help": "margin of NRT's triplet loss, between unit vectors"})
     mim_temperature: float = field(default=0.1, metadata={"help": "what MIM's cosines are divided by"})
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "evaluations without a better NDCG@10 after which training stops; none: never"}
+        default=None,
+        metadata={"help": "evaluations without a better metric_for_best_model to stop after; none: never"},
     )
     eval_chunk_items: int = field(default=65_536, metadata={"help": "items scored at once in evaluation"})
     bf16: bool | None = field(  # type: ignore[assignment]
@@ -77,7 +78,9 @@ class FairTrainingArguments(TrainingArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "when to save: no, steps, epoch or best"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "whether to end with the best checkpoint"})
-    metric_for_best_model: str | None = field(default="ndcg@10", metadata={"help": "validation metric, seen kept"})
+    metric_for_best_model: str | None = field(
+        default="ndcg@10", metadata={"help": "validation metric; ndcg@10_seen_removed is that without seen items"}
+    )
     greater_is_better: bool | None = field(default=True, metadata={"help": "whether more of that metric is better"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every step uses all of FAIR's"})
     restore_callback_states_from_checkpoint: bool = field(

@@ -1,6 +1,8 @@
-"""The settings of run_training.py: flags, or a YAML or JSON file."""
+"""The settings of run_training.py: flags, or YAML or JSON files."""
 
 import dataclasses
+import inspect
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +99,13 @@ OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
 
+# A field's lines in FairConfig's docstring: names, type, text.
+DOCUMENTED = re.compile(r"^    ([a-z][\w, ]*) \(`.*?\): (.*?)(?=^    [a-z]|\n\n)", re.MULTILINE | re.DOTALL)
+FIELD_HELPS = {
+    name: " ".join(text.split()).replace("%", "%%")  # as argparse wants it
+    for names, text in DOCUMENTED.findall(inspect.cleandoc(FairConfig.__doc__ or ""))
+    for name in names.split(", ")
+}
 # The model's other fields are flags under their own names and defaults.
 ModelArguments = dataclasses.make_dataclass(
     "ModelArguments",
@@ -104,7 +113,7 @@ ModelArguments = dataclasses.make_dataclass(
         (
             spec.name,
             float | None if spec.default is None else type(spec.default),  # the one without a value is a number
-            field(default=spec.default, metadata={"help": "see FairConfig"}),
+            field(default=spec.default, metadata={"help": FIELD_HELPS.get(spec.name, "")}),
         )
         for spec in dataclasses.fields(FairConfig)
         if spec.name in FairConfig.__annotations__ and spec.name not in DERIVED
@@ -113,25 +122,37 @@ ModelArguments = dataclasses.make_dataclass(
 
 
 def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArguments, Any, FairTrainingArguments]:
-    """Flags, after an optional YAML or JSON file whose settings they overrule.
+    """Flags, after YAML or JSON files, if any, whose settings they overrule, as a later file's do an earlier one's.
 
     Raises:
-        ValueError: naming a setting of the file that is no flag.
+        ValueError: naming a setting of a file that is no flag.
     """
     groups: Any = (DataArguments, TokenizerArguments, ModelArguments, FairTrainingArguments)
-    parser = HfArgumentParser(groups)
-    if arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
-        with open(arguments[0], encoding="utf-8") as file:
+    parser = HfArgumentParser(
+        groups,
+        usage="run_training.py [settings.yaml ...] [--flag value ...]",
+        description="Settings come as flags, or from YAML or JSON files given first, such as those in configs/: a "
+        "recipe, a data set, or both. Flags overrule files, and a later file an earlier one.",
+    )
+    known = {action.dest: action for action in parser._actions}
+    settings: dict[str, Any] = {}
+    while arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
+        path, *arguments = arguments
+        with open(path, encoding="utf-8") as file:
             try:
-                settings = yaml.safe_load(file) or {}  # JSON is YAML
+                of_file = yaml.safe_load(file) or {}  # JSON is YAML
             except yaml.YAMLError as error:
-                raise ValueError(f"{arguments[0]} is not valid YAML: {' '.join(str(error).split())}") from error
-        known = {action.dest: action for action in parser._actions}
-        if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"{arguments[0]} sets {', '.join(unknown)}, which no flag does: see --help.")
-        arguments = arguments[1:]
-        if {argument.split("=")[0].replace("-", "_") for argument in arguments} & {f"__{name}" for name in SOURCES}:
+                raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if unknown := sorted(set(of_file) - set(known)):
+            raise ValueError(f"{path} sets {', '.join(unknown)}, which no flag does: see --help.")
+        for name, value in of_file.items():  # argparse checks flags alone
+            if (choices := known[name].choices) is not None and value not in choices:
+                raise ValueError(f"{path} sets {name} to {value!r}: choose one of {', '.join(map(str, choices))}.")
+        if set(of_file) & set(SOURCES):
             settings = {name: value for name, value in settings.items() if name not in SOURCES}
-        listed = {name for name in settings if known[name].nargs in ("+", "*") and isinstance(settings[name], str)}
-        parser.set_defaults(**{name: [value] if name in listed else value for name, value in settings.items()})
+        settings |= of_file
+    if {argument.split("=")[0].replace("-", "_") for argument in arguments} & {f"__{name}" for name in SOURCES}:
+        settings = {name: value for name, value in settings.items() if name not in SOURCES}
+    listed = {name for name in settings if known[name].nargs in ("+", "*") and isinstance(settings[name], str)}
+    parser.set_defaults(**{name: [value] if name in listed else value for name, value in settings.items()})
     return parser.parse_args_into_dataclasses(arguments)  # type: ignore[return-value]

@@ -38,8 +38,16 @@ def load_data(data: DataArguments) -> tuple[Dataset, Dataset]:
     if data.k_core and (data.dataset or data.sequences_file):
         raise ValueError(f"--k_core filters interactions: leave it out with --{given[0]}, which is taken as it is.")
     allow_no_text = data.allow_items_without_text or data.item_embeddings is not None
-    text: dict[str, Any] = {"text_fields": data.text_fields, "allow_items_without_text": allow_no_text}
+    text: dict[str, Any] = {
+        "title_column": data.title_column,
+        "text_fields": data.text_fields,
+        "allow_items_without_text": allow_no_text,
+        "cache_dir": data.cache_dir,
+    }
     if data.dataset:
+        for name in ("items_file", "text_fields", "item_id_column"):
+            if getattr(data, name) is not None:
+                raise ValueError(f"--{name} is for files of your own: leave it out with --dataset {data.dataset}.")
         return load_named(data.dataset, cache_dir=data.cache_dir)
     if data.amazon_reviews:
         if not data.amazon_metadata:
@@ -62,15 +70,17 @@ def load_data(data: DataArguments) -> tuple[Dataset, Dataset]:
             k_core=data.k_core,
             cache_dir=data.cache_dir,
         )
-    items = read_items(data.items_file, id_column=data.item_id_column, title_column=data.title_column, **text)
+    items = read_items(data.items_file, id_column=data.item_id_column, **text)
     return sequences, items
 
 
 def split_data(sequences: Dataset, data: DataArguments) -> tuple[DatasetDict, SplitReport]:
     if data.split == "global_time":
         splits = split_by_time(sequences, data.validation_share, data.test_share)
-    else:
+    elif data.split == "leave_one_out":
         splits = split_leave_one_out(sequences)
+    else:
+        raise ValueError(f"There is no split {data.split!r}: choose leave_one_out or global_time.")
     report = describe_split(splits, sequences)
     if len(splits["validation"]) == 0 or len(splits["test"]) == 0:
         raise ValueError(f"The {data.split} split leaves no user to evaluate: {report}")

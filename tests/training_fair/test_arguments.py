@@ -1,9 +1,10 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from modeling_fair import FairConfig
-from training_fair.arguments import parse_arguments
+from training_fair.arguments import ModelArguments, parse_arguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,9 +21,37 @@ def test_settings_from_a_file_are_overruled_by_flags(tmp_path):
         parse_arguments([str(path)])
 
 
+def test_a_recipe_and_a_data_set_are_two_files(tmp_path):
+    data, tokenizer, model, args = parse_arguments([f"{ROOT}/configs/fair_best.yaml", f"{ROOT}/configs/toys.yaml"])
+    assert data.dataset == "amazon_2014:Toys_and_Games" and "t5" in tokenizer.text_encoder
+    assert model.prediction == "items" and args.item_weight == 1
+    (tmp_path / "later.json").write_text('{"item_weight": 2, "dataset": "demo"}')
+    files = [f"{ROOT}/configs/fair_best.yaml", str(tmp_path / "later.json")]
+    data, *_, args = parse_arguments([*files, "--learning_rate", "1"])
+    assert (data.dataset, args.item_weight, args.learning_rate) == ("demo", 2, 1)
+    (tmp_path / "later.json").write_text('{"sequences_file": "s.txt"}')
+    data, *_ = parse_arguments([f"{ROOT}/configs/demo.yaml", files[1]])
+    assert (data.dataset, data.sequences_file) == (None, "s.txt"), "one source goes for another"
+    for wrong, message in (("item_wait: 2", "sets item_wait"), ("split: global-time", "'global-time': choose one of")):
+        (tmp_path / "later.json").write_text(wrong)
+        with pytest.raises(ValueError, match=f"later.json.*{message}"):
+            parse_arguments(files)
+
+
+def test_help_says_what_each_field_of_the_model_is(capsys):
+    fields = {field.name: field.metadata["help"] for field in dataclasses.fields(ModelArguments)}
+    assert not [name for name, text in fields.items() if len(text) < 10]
+    assert "rms_output" in fields["attention_norm"] and fields["lambda2_init"].startswith(
+        "where the two weights start"
+    )
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    assert "or from YAML" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_file_parses(path):
-    """Those of a data set are whole; recipes are given data."""
+    """Recipes are given data, data sets a recipe; the demo is whole."""
     data, tokenizer, model, args = parse_arguments([str(path)])
     recipe = path.stem in ("fair_best", "fair_paper", "rpg")
     assert (data.dataset is None) == recipe and args.output_dir
