@@ -1,4 +1,5 @@
-"""Search hyper-parameters with Optuna through Trainer's own `hyperparameter_search`, on validation NDCG@10.
+"""Search hyper-parameters with Optuna through Trainer's own `hyperparameter_search`, by the best epoch of a trial in
+validation (`--metric_for_best_model`).
 
     python examples/hyperparameter_search.py --space examples/search_space.yaml --trials 20 configs/demo.yaml
 
@@ -66,6 +67,8 @@ def read(arguments: list[str]) -> tuple[Job, dict[str, Any], int]:
     own, rest = parser.parse_known_args(arguments)
     space = read_space(own.space)
     job = prepare([*rest, "--save_strategy", "no", "--load_best_model_at_end", "false"])
+    if job.record["arguments"]["model_name_or_path"] is not None:
+        raise ValueError("A search trains models from nothing: leave --model_name_or_path out.")
     for name in space:
         if not hasattr(job.trainer.args, name) and not hasattr(job.model_config(), name):
             raise ValueError(f"{own.space} searches {name}, which is neither a training argument nor a model field.")
@@ -86,16 +89,23 @@ def search(job: Job, space: dict[str, Any], trials: int) -> dict[str, Any]:
     study = {"study_name": "fair", "storage": f"sqlite:///{output / 'study.db'}"}
     finished = optuna.create_study(**study, direction="maximize", load_if_exists=True)
     count = len(finished.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
+    metric = str(trainer.args.metric_for_best_model).removeprefix("eval_")
+
+    def best_so_far(metrics: dict[str, float]) -> float:
+        before = searcher.state.best_metric
+        return metrics[f"eval_{metric}"] if before is None else max(before, metrics[f"eval_{metric}"])
+
     if count < trials:
-        FairTrainer(
+        searcher = FairTrainer(
             model_init=model_init,
             args=trainer.args,
             processing_class=trainer.processing_class,
             train_dataset=trainer.train_dataset,
             eval_dataset=trainer.eval_dataset,
-        ).hyperparameter_search(
+        )
+        searcher.hyperparameter_search(
             hp_space=lambda trial: suggest(trial, space),
-            compute_objective=lambda metrics: metrics["eval_ndcg@10"],
+            compute_objective=best_so_far,
             n_trials=trials - count,
             direction="maximize",
             backend="optuna",
@@ -106,10 +116,10 @@ def search(job: Job, space: dict[str, Any], trials: int) -> dict[str, Any]:
         )
     complete = optuna.load_study(**study)
     done = [
-        {"number": trial.number, "ndcg@10": trial.value, **trial.params}
+        {"number": trial.number, metric: trial.value, **trial.params}
         for trial in complete.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     ]
-    found = {"best": {"ndcg@10": complete.best_value, **complete.best_params}, "trials": done, **job.record}
+    found = {"best": {metric: complete.best_value, **complete.best_params}, "trials": done, **job.record}
     write_json(output / "search.json", found)
     print(f"Best of {len(done)} trials: {json.dumps(found['best'])}; all are in {output / 'search.json'}.")
     return found

@@ -8,6 +8,7 @@ import yaml
 optuna = pytest.importorskip("optuna", reason="the search extra is not installed")
 
 from examples.hyperparameter_search import main, read_space  # noqa: E402
+from run_training import main as run_training  # noqa: E402
 
 
 def arguments(folder, trials, space):
@@ -39,6 +40,23 @@ def test_a_search_goes_on_where_it_stopped(folder):
     assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
     assert json.loads((folder / "search" / "search.json").read_text())["best"] == more["best"]
     assert main(arguments(folder, 3, space))["trials"] == more["trials"]
+
+
+def test_a_trial_is_worth_its_best_epoch(folder, monkeypatch):
+    """By the metric that chooses models."""
+    of_epochs = iter([0.1, 0.4, 0.2] + [0.3, 0.1, 0.2])
+    metrics = lambda *_: {"ndcg@10": 0.9, "mrr": next(of_epochs)}  # noqa: E731
+    monkeypatch.setattr("modeling_fair.trainer_fair.FairTrainer._metrics_of", metrics)
+    flags = ["--metric_for_best_model", "mrr", "--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "1"]
+    found = main([*arguments(folder, 2, {"learning_rate": {"choice": [1e-3]}}), *flags])
+    assert [trial["mrr"] for trial in found["trials"]] == [0.4, 0.3] and found["best"]["mrr"] == 0.4
+
+
+def test_a_search_does_not_go_on_from_a_model(folder):
+    with pytest.raises(ValueError, match="leave --model_name_or_path out"):
+        space = {"learning_rate": {"choice": [1e-3]}}
+        run_training([*arguments(folder, 1, space)[4:], "--output_dir", str(folder / "model")])
+        main([*arguments(folder, 1, space), "--model_name_or_path", str(folder / "model")])
 
 
 def test_fields_of_the_model_are_searched_too(folder):
