@@ -24,16 +24,11 @@ NAMES = {
     "tiger": "TIGER",
     "rpg": "RPG",
     "rpg_40_epochs": "RPG, 40 epochs",
-    "rpg_20_epochs": "RPG, 20 epochs",
     "fair_paper": "FAIR paper",
     "fair_paper_no_fam": "FAIR paper, standard attention",
     "fair_paper_no_nrt": "FAIR paper, no NRT",
     "fair_paper_no_mim": "FAIR paper, no MIM",
     "fair_paper_75_epochs": "FAIR paper, at most 75 epochs",
-    "fair_paper_14_epochs": "FAIR paper, 14 epochs",
-    "fair_paper_14_epochs_no_fam": "FAIR paper, 14 epochs, standard attention",
-    "fair_paper_14_epochs_no_nrt": "FAIR paper, 14 epochs, no NRT",
-    "fair_paper_14_epochs_no_mim": "FAIR paper, 14 epochs, no MIM",
     "fair_best": "FAIR best",
     "fair_best_standard": "FAIR best, standard attention",
     "fair_best_no_residuals": "FAIR best, no item residuals",
@@ -41,12 +36,14 @@ NAMES = {
 }
 TITLES = {"beauty": "Beauty", "ml-100k": "MovieLens 100k", "sports": "Sports"}
 FUSED = " + prior"
-# Of means over seeds, seen items kept: a name, and the two models.
+# Of means over the seeds that both have, seen items kept: a name, and the two models.
 RATIOS = (
     ("paper_vs_rpg", "fair_paper", "rpg", "recall@5"),
     ("paper_vs_rpg_same_patience", "fair_paper_75_epochs", "rpg", "recall@5"),
     ("paper_vs_rpg_same_epochs", "fair_paper", "rpg_40_epochs", "recall@5"),
-    ("paper_vs_rpg_same_time", "fair_paper_14_epochs", "rpg_20_epochs", "recall@5"),
+    ("paper_vs_no_fam", "fair_paper", "fair_paper_no_fam", "recall@5"),
+    ("paper_vs_no_nrt", "fair_paper", "fair_paper_no_nrt", "recall@5"),
+    ("paper_vs_no_mim", "fair_paper", "fair_paper_no_mim", "recall@5"),
     ("focused_vs_standard", "fair_best", "fair_best_standard", "recall@10"),
     ("focused_vs_standard_alone", "fair_best - prior", "fair_best_standard - prior", "recall@10"),
 )
@@ -66,36 +63,37 @@ def read_records() -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
 
 
-def runs_by_model(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, float]]]:
-    """(data set, model) -> test metrics of its seeds. A model with the prior is one of its own, but for FAIR best,
+def runs_by_model(records: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, dict[str, float]]]:
+    """(data set, model) -> seed -> test metrics. A model with the prior is one of its own, but for FAIR best,
     of which it is a part and whose other form is "without"."""
-    runs: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    runs: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(dict)
     for record in records:
-        of_set, model = record["dataset"], record["model"]
+        of_set, model, seed = record["dataset"], record["model"], record["seed"]
         best = model.startswith("fair_best")
         alone, fused = (f"{model} - prior", model) if best else (model, model + FUSED)
-        runs[of_set, alone].append(record["results"]["test"])
+        runs[of_set, alone][seed] = record["results"]["test"]
         if "results_with_prior" in record:
-            runs[of_set, fused].append(record["results_with_prior"]["test"])
+            runs[of_set, fused][seed] = record["results_with_prior"]["test"]
     return runs
 
 
-def summary(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[str, Any]]:
+def summary(runs: dict[tuple[str, str], dict[int, dict[str, float]]]) -> list[dict[str, Any]]:
     """Figures by name: FAIR best's are `<data set>_<protocol>_<metric>`, others have the model's name before them."""
     figures = []
     for (of_set, model), tests in sorted(runs.items()):
         prefix = "" if model == "fair_best" else model.replace(FUSED, "_fused").replace(" - prior", "_alone") + "_"
         for protocol, suffix in PROTOCOLS.items():
             for metric in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"):
-                values = [test[metric + suffix] for test in tests]
+                values = [test[metric + suffix] for test in tests.values()]
                 spread = {"spread": statistics.stdev(values)} if len(values) > 1 else {}
                 name = f"{prefix}{of_set}_{protocol}_{metric}"
                 figures.append({"figure": name, "value": statistics.mean(values), "seeds": len(values), **spread})
     for of_set in sorted({of_set for of_set, _ in runs}):
         for name, model, other, metric in RATIOS:
-            if (of_set, model) in runs and (of_set, other) in runs:
-                ours, theirs = (statistics.mean(test[metric] for test in runs[of_set, of]) for of in (model, other))
-                figures.append({"figure": f"{of_set}_{name}_{metric}_ratio", "value": ours / theirs})
+            ours, theirs = runs.get((of_set, model), {}), runs.get((of_set, other), {})
+            if both := sorted(ours.keys() & theirs.keys()):
+                ratio = sum(ours[seed][metric] for seed in both) / sum(theirs[seed][metric] for seed in both)
+                figures.append({"figure": f"{of_set}_{name}_{metric}_ratio", "value": ratio, "seeds": len(both)})
     return figures
 
 
@@ -121,7 +119,7 @@ def tables(records: list[dict[str, Any]]) -> str:
         rows = []
         for model in order:
             if tests := runs.get((of_set, model)):
-                means = [statistics.mean(test[metric] for test in tests) for metric in metrics]
+                means = [statistics.mean(test[metric] for test in tests.values()) for metric in metrics]
                 rows.append([name_of(model), *(f"{mean:.4f}" for mean in means), len(tests)])
         text += f"{title_of(of_set)}:\n\n{markdown_table(header, rows)}\n\n"
     return text + by_popularity(records) + costs(records)
@@ -136,7 +134,7 @@ def short_table(records: list[dict[str, Any]]) -> str:
         cells = []
         for of_set in sets:
             for suffix in PROTOCOLS.values():
-                tests = runs.get((of_set, model), [])
+                tests = runs.get((of_set, model), {}).values()
                 pair = [statistics.mean(test[name + suffix] for test in tests) for name in SHORT_METRICS if tests]
                 cells.append(" / ".join(f"{mean:.4f}" for mean in pair) or "not run")
         if any(cell != "not run" for cell in cells):

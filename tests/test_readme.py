@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/parts.md", "docs/measured.md")}
+PAGES = {
+    page: (ROOT / page).read_text() for page in ("README.md", "docs/parts.md", "docs/measured.md", "docs/choices.md")
+}
 SHORT = ["--max_steps", "2"]  # of blocks marked long
 
 
