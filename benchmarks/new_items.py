@@ -1,0 +1,184 @@
+"""How well items are found that training never met: a tenth of a catalogue, drawn at random, is taken out of all that
+a model is trained on, added to the catalogue afterwards by its codes alone, and looked for where it is a user's last
+item.
+
+    python -m benchmarks.new_items --data ../shared/data/beauty --known runs/quality/beauty_fair_best_seed0
+
+`--known` is a checkpoint that was trained with these items, for the same users. An interrupted training goes on.
+"""
+
+import argparse
+import gzip
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.catalogues import load_checkpoint, read_histories
+from benchmarks.records import RESULTS, record
+from modeling_fair import ItemIndex
+from modeling_fair.markdown_fair import markdown_table
+from run_training import main as run_training
+
+ROOT = Path(__file__).resolve().parents[1]
+TOP_K, BATCH, SEED = 10, 256, 0
+DECAY = 0.5  # weight of an item of the history relative to the next newer one, where texts are compared
+NAMES = {
+    "text": "likeness of texts",
+    "fair_paper": "FAIR paper",
+    "fair_best_alone": "FAIR best, without its prior",
+    "fair_best": "FAIR best",
+    "known": "FAIR best, trained with these items",
+}
+# Items at once, and the histories read -> their rows best first, (users, TOP_K).
+Recommend = Callable[[list[list[str]], Sequence[int] | None], np.ndarray]
+
+
+class Split:
+    """A data set whose items are in part new.
+
+    Args:
+        data: folder with sequences.txt, items.jsonl.gz and minilm_l6.float16.npy, rows as in items.jsonl.gz.
+        share: of the items that are new.
+    """
+
+    def __init__(self, data: str, share: float):
+        with gzip.open(Path(data) / "items.jsonl.gz", "rt", encoding="utf-8") as file:
+            self.lines = file.readlines()
+        self.ids = [str(json.loads(line)["id"]) for line in self.lines]
+        self.vectors = np.load(Path(data) / "minilm_l6.float16.npy").astype(np.float32)
+        count = round(share * len(self.ids))
+        self.new_rows = np.sort(np.random.default_rng(SEED).choice(len(self.ids), count, replace=False))
+        self.new = {self.ids[row] for row in self.new_rows}
+        self.users = read_histories(data)
+
+    def write_known(self, folder: Path) -> list[str]:
+        """What is trained on, without any new item; returns the flags of run_training.py that name it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        known = np.setdiff1d(np.arange(len(self.ids)), self.new_rows)
+        files = {name: folder / name for name in ("sequences.txt", "items.jsonl", "items.npy")}
+        of_users = ([item for item in history if item not in self.new] for history in self.users)
+        lines = [" ".join([str(user), *items]) + "\n" for user, items in enumerate(of_users) if items]
+        files["sequences.txt"].write_text("".join(lines), encoding="utf-8")
+        files["items.jsonl"].write_text("".join(self.lines[row] for row in known), encoding="utf-8")
+        np.save(files["items.npy"], self.vectors[known])
+        names = zip(("--sequences_file", "--items_file", "--item_embeddings"), files.values(), strict=True)
+        return [part for name, path in names for part in (name, str(path))]
+
+    def questions(self) -> list[tuple[list[str], str]]:
+        """Histories whose next item is new, and that item."""
+        return [(history[:-1], history[-1]) for history in self.users if len(history) > 1 and history[-1] in self.new]
+
+
+def trained(recipe: str, split: Split, work: Path, more: list[str]) -> Path:
+    """The checkpoint of a recipe, trained where there is none."""
+    output = work / recipe
+    if not (output / "results.json").exists():
+        resume = ["--resume_from_checkpoint", "true"] if any(output.glob("checkpoint-*")) else []
+        data = split.write_known(work / "data")
+        flags = ["--output_dir", str(output), "--seed", str(SEED), "--report_to", "none", *resume, *more]
+        run_training([str(ROOT / f"configs/{recipe}.yaml"), *data, *flags])
+    return output
+
+
+def with_new_items(folder: Path, split: Split) -> tuple[Any, Any]:
+    """A checkpoint's model, and its tokenizer with the new items, if it lacks them."""
+    model, tokenizer = load_checkpoint(str(folder))
+    rows = [row for row in split.new_rows if tokenizer.catalogue.rows_of([split.ids[row]])[0] < 0]
+    items = [{"item_id": split.ids[row], "title": split.ids[row]} for row in rows]
+    tokenizer.add_items(items, embeddings=split.vectors[rows])
+    return model, tokenizer
+
+
+def by_model(model: Any, tokenizer: Any) -> Recommend:
+    index = ItemIndex(tokenizer.item_codes, known_ids=tokenizer.known_ids, backend="exact")
+
+    def recommend(histories: list[list[str]], allow: Sequence[int] | None) -> np.ndarray:
+        batch = {**tokenizer(histories, return_tensors="pt"), "item_ids": tokenizer.rows_of(histories)}
+        return model.recommend(**batch, index=index, top_k=TOP_K, allow=allow).item_ids.numpy()
+
+    return recommend
+
+
+def by_text(split: Split, tokenizer: Any) -> Recommend:
+    """The items whose texts are most like those of the history, the newest most: no learning."""
+    vectors = np.zeros((len(split.ids), split.vectors.shape[1]), np.float32)
+    vectors[tokenizer.catalogue.rows_of(split.ids)] = split.vectors
+
+    def recommend(histories: list[list[str]], allow: Sequence[int] | None) -> np.ndarray:
+        found = np.full((len(histories), TOP_K), -1)
+        for user, rows in enumerate(tokenizer.rows_of(histories)):
+            scores = vectors @ (DECAY ** np.arange(len(rows))[::-1] @ vectors[rows])
+            scores[rows] = -np.inf
+            if allow is not None:
+                scores[np.setdiff1d(np.arange(len(scores)), allow)] = -np.inf
+            found[user] = np.argsort(-scores, kind="stable")[:TOP_K]
+        return found
+
+    return recommend
+
+
+@torch.no_grad()
+def measure(recommend: Recommend, split: Split, tokenizer: Any) -> dict[str, float]:
+    """Recall@10 and NDCG@10 of new items, seen items removed: among all items, and among new ones alone."""
+    histories, targets = map(list, zip(*split.questions(), strict=True))
+    wanted = tokenizer.catalogue.rows_of(targets)
+    found = {}
+    for candidates, allow in (("all", None), ("new", tokenizer.catalogue.rows_of(sorted(split.new)).tolist())):
+        parts = range(0, len(histories), BATCH)
+        best = np.concatenate([recommend(histories[first : first + BATCH], allow) for first in parts])
+        places = (best == wanted[:, None]) @ (1 / np.log2(np.arange(TOP_K) + 2))
+        found[f"recall@10_{candidates}"] = float((places > 0).mean())
+        found[f"ndcg@10_{candidates}"] = float(places.mean())
+    return found
+
+
+def table(figures: Iterable[dict[str, Any]]) -> str:
+    """Figures of `results/new_items.json`: a row a model."""
+    values = {(figure["model"], figure["metric"]): figure["value"] for figure in figures}
+    metrics = [f"{metric}@10_{of}" for of in ("all", "new") for metric in ("recall", "ndcg")]
+    rows = [
+        [NAMES[model], *(f"{values[model, metric]:.4f}" for metric in metrics)]
+        for model in NAMES
+        if (model, metrics[0]) in values
+    ]
+    header = ["test", "R@10 of all items", "N@10 of all items", "R@10 of new items", "N@10 of new items"]
+    return markdown_table(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of a data set with text vectors")
+    parser.add_argument("--known", help="checkpoint that was trained with the new items")
+    parser.add_argument("--recipes", nargs="+", default=["fair_best", "fair_paper"], help="of configs/")
+    parser.add_argument("--share", type=float, default=0.1, help="of the items that are new")
+    parser.add_argument("--work", default="runs/new_items", help="where checkpoints are kept")
+    arguments, more = parser.parse_known_args()  # what is left goes to run_training.py
+    split = Split(arguments.data, arguments.share)
+    measured: dict[str, dict[str, float]] = {}
+    for recipe in arguments.recipes:
+        model, tokenizer = with_new_items(trained(recipe, split, Path(arguments.work), more), split)
+        measured[recipe] = measure(by_model(model, tokenizer), split, tokenizer)
+        if model.config.prior_size:
+            model.set_prior(None, 0.0)
+            measured[f"{recipe}_alone"] = measure(by_model(model, tokenizer), split, tokenizer)
+        measured["text"] = measure(by_text(split, tokenizer), split, tokenizer)
+    if arguments.known:
+        model, tokenizer = with_new_items(Path(arguments.known), split)
+        measured["known"] = measure(by_model(model, tokenizer), split, tokenizer)
+    figures = [
+        {"figure": f"new_items_{name}_{metric}", "model": name, "metric": metric, "value": value}
+        for name, metrics in measured.items()
+        for metric, value in metrics.items()
+    ]
+    settings = {"share": arguments.share, "users": len(split.questions()), "new": len(split.new), "seed": SEED}
+    path = record("new_items", figures, settings, torch.device("cpu"))
+    print(table(json.loads(path.read_text(encoding="utf-8"))))
+    print(f"Wrote {path.relative_to(RESULTS.parents[1])}.")
+
+
+if __name__ == "__main__":
+    main()

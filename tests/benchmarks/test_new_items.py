@@ -1,0 +1,97 @@
+"""New items are in nothing that is trained on, and are counted where they are found."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import new_items, records
+
+SMALL = (
+    "--hidden_size 16 --intermediate_size 16 --num_train_epochs 1 --num_codebooks 4 --codebook_size 8 --use_cpu true"
+)
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    """60 items and 80 users, with vectors, in the folder and the form of the real data sets."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    users = (rng.permutation(60)[: rng.integers(5, 12)] + 1 for _ in range(80))
+    lines = [" ".join(map(str, [user, *items])) for user, items in enumerate(users)]
+    (folder / "sequences.txt").write_text("\n".join(lines) + "\n")
+    with gzip.open(folder / "items.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"id": item, "title": f"thing {item}"}) + "\n" for item in range(1, 61))
+    np.save(folder / "minilm_l6.float16.npy", rng.normal(size=(60, 16)).astype(np.float16))
+    return str(folder)
+
+
+def test_nothing_that_is_trained_on_knows_a_new_item(data, tmp_path):
+    split = new_items.Split(data, 0.25)
+    assert len(split.new) == 15 and len(split.questions()) > 5
+    assert str(tmp_path / "known/sequences.txt") in split.write_known(tmp_path / "known")
+    lines = (tmp_path / "known/sequences.txt").read_text().splitlines()
+    assert not split.new & {item for line in lines for item in line.split()[1:]}
+    items = [json.loads(line) for line in (tmp_path / "known/items.jsonl").read_text().splitlines()]
+    assert {str(item["id"]) for item in items} == set(split.ids) - split.new
+    vectors = np.load(tmp_path / "known/items.npy")
+    for item, vector in zip(items, vectors, strict=True):
+        assert np.array_equal(vector, split.vectors[item["id"] - 1])
+    for history, target in split.questions():
+        assert target in split.new and [*history, target] in split.users
+
+
+def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").mkdir()
+    for module in (records, new_items):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results" / "here")
+    work, flags = str(tmp_path / "work"), ["--share", "0.25", *SMALL.split()]
+    monkeypatch.setattr("sys.argv", ["new_items", "--data", data, "--work", work, *flags])
+    new_items.main()
+    known = ["--recipes", "fair_best", "--known", f"{work}/fair_best"]
+    monkeypatch.setattr("sys.argv", ["new_items", "--data", data, "--work", work, *known, *flags])
+    new_items.main()
+    written = json.loads((tmp_path / "results/here/new_items.json").read_text())
+    assert str(tmp_path) not in json.dumps(written), "no path of the machine"
+    values = {figure["figure"]: figure["value"] for figure in written}
+    for metric in ("recall@10_all", "ndcg@10_all", "recall@10_new", "ndcg@10_new"):
+        assert values[f"new_items_known_{metric}"] == values[f"new_items_fair_best_{metric}"]
+    assert values["new_items_fair_best_recall@10_new"] > values["new_items_fair_best_recall@10_all"]
+    assert values["new_items_fair_best_recall@10_new"] >= values["new_items_fair_best_ndcg@10_new"]
+    assert "likeness of texts" in capsys.readouterr().out
+
+    split = new_items.Split(data, 0.25)
+    _, tokenizer = new_items.with_new_items(tmp_path / "work/fair_best", split)
+    histories, targets = map(list, zip(*split.questions(), strict=True))
+    assert len(tokenizer.catalogue) == 60
+    rows = tokenizer.catalogue.rows_of(targets)
+    second = np.full((len(rows), 10), -1)
+    second[:, 1] = rows
+    answers = iter([np.full((len(rows), 10), -1), second])
+    found = new_items.measure(lambda histories, allow: next(answers), split, tokenizer)
+    assert found["recall@10_all"] == found["ndcg@10_all"] == 0
+    assert found["recall@10_new"] == 1 and found["ndcg@10_new"] == pytest.approx(1 / np.log2(3))
+
+
+def test_the_most_alike_texts_come_first(data):
+    split = new_items.Split(data, 0.25)
+
+    class Tokenizer:
+        """Its catalogue is in the order of the file."""
+
+        class catalogue:
+            @staticmethod
+            def rows_of(ids):
+                return np.array([split.ids.index(item) for item in ids])
+
+        @staticmethod
+        def rows_of(histories):
+            return [[split.ids.index(item) for item in history] for history in histories]
+
+    recommend = new_items.by_text(split, Tokenizer)
+    best = recommend([["1", "2"]], None)[0]
+    scores = split.vectors @ (0.5 * split.vectors[0] + split.vectors[1])
+    assert best.tolist() == [row for row in np.argsort(-scores) if row > 1][:10]
+    assert set(recommend([["1", "2"]], [3, 4, 5])[0][:3]) == {3, 4, 5}
