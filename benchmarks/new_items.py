@@ -1,6 +1,6 @@
 """How well items are found that training never met: a tenth of a catalogue, drawn at random, is taken out of all that
-a model is trained on, added to the catalogue afterwards by its codes alone, and looked for where it is a user's last
-item.
+a model is trained on, added to the catalogue afterwards, and looked for where it is a user's last item: by its codes
+alone, and with what the model lends it (`adopt_new_items`).
 
     python -m benchmarks.new_items --data ../shared/data/beauty --known runs/quality/beauty_fair_best_seed0
 
@@ -29,8 +29,8 @@ DECAY = 0.5  # weight of an item of the history relative to the next newer one, 
 NAMES = {
     "text": "likeness of texts",
     "fair_paper": "FAIR paper",
-    "fair_best_alone": "FAIR best, without its prior",
-    "fair_best": "FAIR best",
+    "fair_best": "FAIR best, new items by their codes alone",
+    "fair_best_adopted": "FAIR best, new items adopted",
     "known": "FAIR best, trained with these items",
 }
 # Items at once, and the histories read -> their rows best first, (users, TOP_K).
@@ -162,9 +162,8 @@ def main() -> None:
     for recipe in arguments.recipes:
         model, tokenizer = with_new_items(trained(recipe, split, Path(arguments.work), more), split)
         measured[recipe] = measure(by_model(model, tokenizer), split, tokenizer)
-        if model.config.prior_size:
-            model.set_prior(None, 0.0)
-            measured[f"{recipe}_alone"] = measure(by_model(model, tokenizer), split, tokenizer)
+        if model.adopt_new_items(tokenizer):
+            measured[f"{recipe}_adopted"] = measure(by_model(model, tokenizer), split, tokenizer)
         measured["text"] = measure(by_text(split, tokenizer), split, tokenizer)
     if arguments.known:
         model, tokenizer = with_new_items(Path(arguments.known), split)

@@ -55,6 +55,8 @@ class FairConfig(PreTrainedConfig):
         num_known_items (`int`, defaults to 0): items that the model can tell apart beside their codes: those that the
             tokenizer's fit met in training, `tokenizer.num_known_items`. All others, such as items added later, are
             placed by their codes alone. 0 where neither of the next two is used.
+        num_adopted_items (`int`, defaults to 0): how many of the known items, the last ones, borrow their counts of
+            others, see [`~modeling_fair.FairForGenerativeRecommendation.adopt_new_items`], which sets it.
         item_residuals (`bool`, defaults to `False`): whether each known item has a vector of its own, added to that
             of its codes. Needs `prediction="items"`.
         prior_size (`int`, defaults to 0): entries of the co-occurrence prior, see [`~prior_fair.CoOccurrencePrior`];
@@ -98,6 +100,7 @@ class FairConfig(PreTrainedConfig):
     cosine_temperature: float | int = 0.07
     prediction: str = "codes"
     num_known_items: int = 0
+    num_adopted_items: int = 0
     item_residuals: bool = False
     prior_size: int = 0
     prior_weight: float | int = 0.0
@@ -147,7 +150,7 @@ class FairConfig(PreTrainedConfig):
                      "prior_decay"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value above 0.")
-        for name in ("num_known_items", "prior_size", "prior_weight"):
+        for name in ("num_known_items", "num_adopted_items", "prior_size", "prior_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value of at least 0.")
         if self.prior_level is not None and self.prior_size and not self.prior_weight:

@@ -24,6 +24,7 @@ from .decoding_fair import ItemTerms, RecommendOutput, last_item_states
 from .embeddings_fair import FairEmbeddings, PositionEmbedding
 from .heads_fair import FairPredictionHeads, TiedPrediction
 from .index_fair import ItemIndex
+from .new_items_fair import adopt
 from .norm_fair import FairRMSNorm
 from .outputs_fair import FairModelOutput, FairRecommendationOutput, OutputsWanted
 from .packing_fair import PACKED, Packing
@@ -295,6 +296,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         counts = None if counts is None or not counts.nnz else counts
         size = 0 if counts is None else counts.nnz
         settings = {"prior_size": size, "prior_weight": weight, "prior_repeat": repeat, "prior_level": level}
+        settings["num_adopted_items"] = 0  # the counts are the items' own
         wanted = copy.copy(self.config)
         for config in (wanted, self.config):  # the second after the first was found to be right
             for name, value in settings.items():
@@ -305,6 +307,24 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         else:
             self.prior = CoOccurrencePrior(self.config).to(self.device)
             self.prior.fill(counts)
+
+    def adopt_new_items(self, tokenizer: Any) -> int:
+        """Let items that were added to the tokenizer's catalogue borrow what this model knows of items beside their
+        codes: their own vectors and counts become the means of those of the 5 known items that they are most like, by
+        the centroids of their codes. No training is needed, and what is known of other items stays as it is. Model
+        and tokenizer change together: save both, and make an [`ItemIndex`] anew.
+
+        Args:
+            tokenizer: the checkpoint's, with new items.
+
+        Returns:
+            How many were adopted; none by a model that knows items by their codes alone.
+
+        Raises:
+            ValueError: for a tokenizer that knows other items than the model.
+            ImportError: for a model with a prior, without scipy.
+        """
+        return adopt(self, tokenizer)
 
     def item_terms(
         self,

@@ -3,6 +3,7 @@ an item, kept as part of a model."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +28,8 @@ class CoOccurrencePrior(nn.Module):
 
     so that what either of them is sure of comes first; `level` stands for the sum over all items of what the model
     gives them, which differs little between users, and for how much the prior is believed. Items that were taken out
-    of the catalogue keep their counts in the sum, so that no other score changes.
+    of the catalogue keep their counts in the sum, and those that were adopted have none in it, so that no other score
+    changes.
 
     Either way `repeat` is added for the items of u that the model reads: below 0 where users do not take an item
     twice, and above where they do.
@@ -59,6 +61,10 @@ class CoOccurrencePrior(nn.Module):
         rows.sort_indices()
         for buffer, values in ((self.offsets, rows.indptr), (self.columns, rows.indices), (self.counts, rows.data)):
             buffer.copy_(torch.from_numpy(values))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts, their columns and the offsets of the rows, as scipy's `csr_array` takes them."""
+        return tuple(part.cpu().numpy() for part in (self.counts.float(), self.columns, self.offsets))  # type: ignore
 
     def forward(self, known_ids: torch.Tensor, of_items: torch.Tensor) -> RowTerms:
         """
@@ -92,7 +98,8 @@ class CoOccurrencePrior(nn.Module):
         keys, place = torch.cat([keys, own_keys]).unique(return_inverse=True)
         counted, own = place.split([len(place) - len(own_keys), len(own_keys)])
         summed = torch.zeros(len(keys), device=device).index_add_(0, counted, weights[there])
-        totals = torch.zeros(batch, device=device).index_add_(0, users[of_entry], weights)
+        own_counts = self.columns[entries] < self.known - self.config.num_adopted_items
+        totals = torch.zeros(batch, device=device).index_add_(0, users[of_entry], weights * own_counts)
         users = keys // max(len(of_items), 1)
         added, rival = self.scores(summed, totals[users])
         added[own.unique()] += self.config.prior_repeat

@@ -330,6 +330,15 @@ class FairTokenizer(PreTrainedTokenizer):
             return np.zeros((*rows.shape, self.item_codes.shape[1]), np.int64)
         return np.where((rows >= 0)[..., None], self.item_codes[rows].astype(np.int64), 0)
 
+    def number_new_items(self) -> None:
+        """Count items that the fit did not meet among the known ones, with the next numbers, in catalogue order. A
+        model has to know them too: see [`FairForGenerativeRecommendation.adopt_new_items`], which calls this."""
+        known = self.known_ids.copy()
+        new = np.flatnonzero(known < 0)
+        known[new] = self.num_known_items + np.arange(len(new))
+        # Codes that are another array tell who keeps an index of them that the catalogue has changed.
+        self._set(self.catalogue, self._fitted(), self.item_codes.copy(), self.item_counts, known)
+
     def known_ids_of(self, rows: np.ndarray) -> np.ndarray:
         """Catalogue rows (...) -> numbers among the known items (...), -1 for others and for row -1."""
         if len(self.known_ids) == 0:
@@ -350,8 +359,9 @@ class FairTokenizer(PreTrainedTokenizer):
 
     @property
     def num_known_items(self) -> int:
-        """Items that the fit met in training, those since taken out included. `known_ids` has their numbers by
-        catalogue row, -1 for other items; they stay whatever is added or taken out, for a model may know them."""
+        """Items that the fit met in training or that a model adopted since, those taken out included. `known_ids` has
+        their numbers by catalogue row, -1 for other items; they stay whatever is added or taken out, for a model may
+        know them."""
         return self._num_known_items
 
     @property

@@ -97,7 +97,7 @@ class TokenizerArguments:
 # What a checkpoint to go on from has settled already.
 OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
 # Fields of the model that follow from the tokenizer and the data.
-DERIVED = ("codebook_fingerprint", "num_known_items", "prior_size")
+DERIVED = ("codebook_fingerprint", "num_known_items", "num_adopted_items", "prior_size")
 
 # A field's lines in FairConfig's docstring: names, type, text.
 DOCUMENTED = re.compile(r"^    ([a-z][\w, ]*) \(`.*?\): (.*?)(?=^    [a-z]|\n\n)", re.MULTILINE | re.DOTALL)
