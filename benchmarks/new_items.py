@@ -25,6 +25,7 @@ from run_training import main as run_training
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_K, BATCH, SEED = 10, 256, 0
+OTHERS = 2000  # users whose next item is none of the new ones
 DECAY = 0.5  # weight of an item of the history relative to the next newer one, where texts are compared
 NAMES = {
     "text": "likeness of texts",
@@ -68,9 +69,13 @@ class Split:
         names = zip(("--sequences_file", "--items_file", "--item_embeddings"), files.values(), strict=True)
         return [part for name, path in names for part in (name, str(path))]
 
-    def questions(self) -> list[tuple[list[str], str]]:
-        """Histories whose next item is new, and that item."""
-        return [(history[:-1], history[-1]) for history in self.users if len(history) > 1 and history[-1] in self.new]
+    def questions(self, new: bool = True) -> list[tuple[list[str], str]]:
+        """Histories whose next item is new, and that item; or of some of the other users."""
+        users = [history for history in self.users if len(history) > 1 and (history[-1] in self.new) == new]
+        if not new:
+            some = np.random.default_rng(SEED).permutation(len(users))[:OTHERS]
+            users = [users[number] for number in np.sort(some)]
+        return [(history[:-1], history[-1]) for history in users]
 
 
 def trained(recipe: str, split: Split, work: Path, more: list[str]) -> Path:
@@ -123,30 +128,33 @@ def by_text(split: Split, tokenizer: Any) -> Recommend:
 
 @torch.no_grad()
 def measure(recommend: Recommend, split: Split, tokenizer: Any) -> dict[str, float]:
-    """Recall@10 and NDCG@10 of new items, seen items removed: among all items, and among new ones alone."""
-    histories, targets = map(list, zip(*split.questions(), strict=True))
-    wanted = tokenizer.catalogue.rows_of(targets)
+    """Recall@10 and NDCG@10, seen items removed: of new items among all, of new items among new ones alone, and of
+    other items among all."""
+    new_rows = tokenizer.catalogue.rows_of(sorted(split.new)).tolist()
     found = {}
-    for candidates, allow in (("all", None), ("new", tokenizer.catalogue.rows_of(sorted(split.new)).tolist())):
+    for name, new, allow in (("all", True, None), ("new", True, new_rows), ("others", False, None)):
+        histories, targets = map(list, zip(*split.questions(new), strict=True))
+        wanted = tokenizer.catalogue.rows_of(targets)
         parts = range(0, len(histories), BATCH)
         best = np.concatenate([recommend(histories[first : first + BATCH], allow) for first in parts])
         places = (best == wanted[:, None]) @ (1 / np.log2(np.arange(TOP_K) + 2))
-        found[f"recall@10_{candidates}"] = float((places > 0).mean())
-        found[f"ndcg@10_{candidates}"] = float(places.mean())
+        found[f"recall@10_{name}"] = float((places > 0).mean())
+        found[f"ndcg@10_{name}"] = float(places.mean())
     return found
 
 
 def table(figures: Iterable[dict[str, Any]]) -> str:
     """Figures of `results/new_items.json`: a row a model."""
     values = {(figure["model"], figure["metric"]): figure["value"] for figure in figures}
-    metrics = [f"{metric}@10_{of}" for of in ("all", "new") for metric in ("recall", "ndcg")]
+    columns = {"all": "new items among all", "new": "new items among new ones", "others": "other items among all"}
+    metrics = [f"{metric}@10_{name}" for name in columns for metric in ("recall", "ndcg")]
     rows = [
         [NAMES[model], *(f"{values[model, metric]:.4f}" for metric in metrics)]
         for model in NAMES
         if (model, metrics[0]) in values
     ]
-    header = ["test", "R@10 of all items", "N@10 of all items", "R@10 of new items", "N@10 of new items"]
-    return markdown_table(header, rows)
+    header = [f"{metric}@10, {column}" for column in columns.values() for metric in "RN"]
+    return markdown_table(["test", *header], rows)
 
 
 def main() -> None:
@@ -173,7 +181,8 @@ def main() -> None:
         for name, metrics in measured.items()
         for metric, value in metrics.items()
     ]
-    settings = {"share": arguments.share, "users": len(split.questions()), "new": len(split.new), "seed": SEED}
+    users = {"users": len(split.questions()), "other_users": len(split.questions(new=False))}
+    settings = {"share": arguments.share, **users, "new": len(split.new), "seed": SEED}
     path = record("new_items", figures, settings, torch.device("cpu"))
     print(table(json.loads(path.read_text(encoding="utf-8"))))
     print(f"Wrote {path.relative_to(RESULTS.parents[1])}.")

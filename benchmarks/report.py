@@ -1,17 +1,19 @@
-"""Write docs/measured.md's tables of speeds and of what noise does from the records in benchmarks/results.
+"""Write docs/measured.md's tables of speeds, noise and new items from the records in benchmarks/results.
 
 python -m benchmarks.report
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from benchmarks import new_items, robustness
 from benchmarks.records import MEASURED, RESULTS, write_between
-from benchmarks.robustness import table
 from modeling_fair.markdown_fair import markdown_table
 
 BEGIN, END = "<!-- speeds: made by benchmarks/report.py -->\n", "<!-- /speeds -->\n"
 NOISE_BEGIN, NOISE_END = "<!-- noise: made by benchmarks/report.py -->\n", "<!-- /noise -->\n"
+NEW_BEGIN, NEW_END = "<!-- new items: made by benchmarks/report.py -->\n", "<!-- /new items -->\n"
 # Figure, what it says, what it is held against, format. The JSON files have more.
 ROWS = [
     ("train_targets_ratio", "targets/s in RPG's configuration, d 448", "GPT2Model, padded, all heads", "{:.1f} x"),
@@ -63,15 +65,24 @@ def speeds(records: dict[str, dict[str, Any]]) -> str:
     return f"{markdown_table(['measured', 'against', 'figure', 'name in benchmarks/results'], rows)}\n\n{commands}\n"
 
 
-def noise() -> str:
-    """The table of benchmarks/robustness.py, with what made it."""
-    figures = json.loads((RESULTS / "robustness.json").read_text(encoding="utf-8"))
+def of_record(name: str, table: Callable[[list[dict[str, Any]]], str]) -> str:
+    """A table of one record's figures, with what made it."""
+    figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return f"{table(figures)}\n\n* `{figures[0]['command']}` ({figures[0]['commit'][:7]})\n"
+
+
+def noise() -> str:
+    return of_record("robustness", robustness.table)
+
+
+def found_new_items() -> str:
+    return of_record("new_items", new_items.table)
 
 
 def main() -> None:
     write_between(MEASURED, BEGIN, speeds(read_records()), END)
     write_between(MEASURED, NOISE_BEGIN, noise(), NOISE_END)
+    write_between(MEASURED, NEW_BEGIN, found_new_items(), NEW_END)
 
 
 if __name__ == "__main__":

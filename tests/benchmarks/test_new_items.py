@@ -39,8 +39,10 @@ def test_nothing_that_is_trained_on_knows_a_new_item(data, tmp_path):
     vectors = np.load(tmp_path / "known/items.npy")
     for item, vector in zip(items, vectors, strict=True):
         assert np.array_equal(vector, split.vectors[item["id"] - 1])
-    for history, target in split.questions():
-        assert target in split.new and [*history, target] in split.users
+    for new in (True, False):
+        for history, target in split.questions(new):
+            assert (target in split.new) == new and [*history, target] in split.users
+    assert len(split.questions()) + len(split.questions(new=False)) == 80
 
 
 def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, capsys):
@@ -69,10 +71,13 @@ def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, c
     rows = tokenizer.catalogue.rows_of(targets)
     second = np.full((len(rows), 10), -1)
     second[:, 1] = rows
-    answers = iter([np.full((len(rows), 10), -1), second])
+    others = tokenizer.catalogue.rows_of([target for _, target in split.questions(new=False)])
+    answers = iter([np.full((len(rows), 10), -1), second, np.tile(others[:, None], 10)])
     found = new_items.measure(lambda histories, allow: next(answers), split, tokenizer)
     assert found["recall@10_all"] == found["ndcg@10_all"] == 0
-    assert found["recall@10_new"] == 1 and found["ndcg@10_new"] == pytest.approx(1 / np.log2(3))
+    assert found["recall@10_new"] == found["recall@10_others"] == 1 and found["ndcg@10_new"] == pytest.approx(
+        1 / np.log2(3)
+    )
 
 
 def test_the_most_alike_texts_come_first(data):
