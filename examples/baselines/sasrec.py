@@ -22,8 +22,6 @@ class SASRec(nn.Module):
         intermediate_size: width of the feed-forward block.
         max_length: newest items of a history that are read.
         embedding_dropout, dropout: of item vectors, and inside the layers.
-        remove_seen: whether items of the history are no candidates of the loss where the next one is new, as
-            FAIR's `item_remove_seen`.
     """
 
     def __init__(
@@ -36,10 +34,9 @@ class SASRec(nn.Module):
         max_length: int = 50,
         embedding_dropout: float = 0.4,
         dropout: float = 0.3,
-        remove_seen: bool = False,
     ) -> None:
         super().__init__()
-        self.max_length, self.remove_seen = max_length, remove_seen
+        self.max_length = max_length
         self.items = nn.Embedding(num_items + 1, hidden_size, padding_idx=num_items)
         self.positions = nn.Embedding(max_length, hidden_size)
         self.dropout = nn.Dropout(embedding_dropout)
@@ -51,9 +48,6 @@ class SASRec(nn.Module):
         nn.init.normal_(self.positions.weight, std=0.02)
         with torch.no_grad():
             self.items.weight[num_items].zero_()
-
-    def extra_repr(self) -> str:
-        return "remove_seen=True" if self.remove_seen else ""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Catalogue rows (batch, items), padded on the right with num_items -> states (batch, items, hidden_size)."""
@@ -73,21 +67,10 @@ class SASRec(nn.Module):
             rows = self._padded([batch[number] for number in part], self.max_length + 1)
             targets = rows[:, 1:]
             there = targets != self.items.padding_idx
-            logits = (self(rows[:, :-1])[there] @ self.items.weight[:-1].T).float()
-            if self.remove_seen:
-                logits = logits.masked_fill(self._seen(rows, there), -torch.inf)
-            losses.append(nn.functional.cross_entropy(logits, targets[there], reduction="sum"))
+            logits = self(rows[:, :-1])[there] @ self.items.weight[:-1].T
+            losses.append(nn.functional.cross_entropy(logits.float(), targets[there], reduction="sum"))
             supervised += int(there.sum())
         return torch.stack(losses).sum() / supervised
-
-    def _seen(self, rows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """Rows (batch, items) and which targets there are -> which items are in the history of each target that is
-        new, (targets, num_items)."""
-        users, places = there.nonzero(as_tuple=True)
-        history = rows[users].masked_fill(torch.arange(rows.shape[1]) > places[:, None], self.items.padding_idx)
-        repeated = (history == rows[users, places + 1][:, None]).any(dim=1)
-        seen = torch.zeros(len(users), self.items.num_embeddings, dtype=torch.bool)
-        return seen.scatter_(1, history, ~repeated[:, None].expand_as(history))[:, :-1]
 
     @torch.no_grad()
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:

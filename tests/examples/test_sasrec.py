@@ -39,21 +39,6 @@ def test_groups_of_similar_length_change_nothing():
     np.testing.assert_allclose(model.scores(batch), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_items_of_the_history_can_be_left_out_of_the_loss():
-    """But where the next item is one of them: then all are candidates."""
-    torch.manual_seed(0)
-    model = SASRec(NUM_ITEMS, **SMALL, remove_seen=True).eval()
-    batch = [[1, 2, 1, 3], [4, 5], [6, 6, 7]]
-    losses = []
-    for sequence in batch:
-        logits = model(torch.tensor([sequence[:-1]]))[0] @ model.items.weight[:-1].T
-        for place, target in enumerate(sequence[1:]):
-            seen = set(sequence[: place + 1])
-            candidates = [item for item in range(NUM_ITEMS) if target in seen or item not in seen]
-            losses.append(logits[place, candidates].logsumexp(0) - logits[place, target])
-    torch.testing.assert_close(model.loss_of(batch, np.random.default_rng(0)), torch.stack(losses).mean())
-
-
 SEQUENCES = [[(start + step) % NUM_ITEMS for step in range(6)] for start in range(NUM_ITEMS)] * 4
 
 
