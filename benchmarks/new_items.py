@@ -52,6 +52,7 @@ class Split:
         self.ids = [str(json.loads(line)["id"]) for line in self.lines]
         self.vectors = np.load(Path(data) / "minilm_l6.float16.npy").astype(np.float32)
         count = round(share * len(self.ids))
+        self.name = f"{Path(data).name}_{count}_new"
         self.new_rows = np.sort(np.random.default_rng(SEED).choice(len(self.ids), count, replace=False))
         self.new = {self.ids[row] for row in self.new_rows}
         self.users = read_histories(data)
@@ -80,10 +81,10 @@ class Split:
 
 def trained(recipe: str, split: Split, work: Path, more: list[str]) -> Path:
     """The checkpoint of a recipe, trained where there is none."""
-    output = work / recipe
+    output = work / f"{split.name}_{recipe}"
     if not (output / "results.json").exists():
         resume = ["--resume_from_checkpoint", "true"] if any(output.glob("checkpoint-*")) else []
-        data = split.write_known(work / "data")
+        data = split.write_known(work / split.name)
         flags = ["--output_dir", str(output), "--seed", str(SEED), "--report_to", "none", *resume, *more]
         run_training([str(ROOT / f"configs/{recipe}.yaml"), *data, *flags])
     return output

@@ -68,7 +68,8 @@ class FixedWidthPrior(nn.Module):
         weights = (config.prior_decay ** ages.float())[:, None] * prior.counts[entries].float() * counted
         summed = torch.zeros(known_ids.shape[0], prior.known + 1)  # the last is that of all items that are not known
         summed = summed.scatter_add(1, prior.columns[entries].long().flatten(1), weights.flatten(1))
-        added, rivals = prior.scores(summed, weights.flatten(1).sum(dim=1, keepdim=True))
+        totals = weights * (prior.columns[entries] < prior.known - config.num_adopted_items)
+        added, rivals = prior.scores(summed, totals.flatten(1).sum(dim=1, keepdim=True))
         of_history = torch.where(known_ids < 0, prior.known, known_ids)
         own = torch.zeros_like(added).scatter(1, of_history, 1.0)
         own[:, prior.known] = 0

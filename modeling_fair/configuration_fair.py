@@ -54,7 +54,7 @@ class FairConfig(PreTrainedConfig):
             loss trains).
         num_known_items (`int`, defaults to 0): items that the model can tell apart beside their codes: those that the
             tokenizer's fit met in training, `tokenizer.num_known_items`. All others, such as items added later, are
-            placed by their codes alone. 0 where neither of the next two is used.
+            placed by their codes alone, until they are adopted. 0 where neither of the next two is used.
         num_adopted_items (`int`, defaults to 0): how many of the known items, the last ones, borrow their counts of
             others, see [`~modeling_fair.FairForGenerativeRecommendation.adopt_new_items`], which sets it.
         item_residuals (`bool`, defaults to `False`): whether each known item has a vector of its own, added to that

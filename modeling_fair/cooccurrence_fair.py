@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from .new_items_fair import COUNTED_ITEMS
+from .sparse_fair import largest
+
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
-COUNTED_ITEMS = 1000  # largest counts kept of an item: of Beauty's sum .9999, of Sports' .999
 BORROWING_ITEMS = 4096  # items whose borrowed counts are held whole at once
 BORROWED_SHARE = np.float32(0.5)  # of the sum of all likenesses, that of all borrowed counts
 # What validation chooses from, a step to a neighbour at a time: weights of similar items beside the counts, of the
@@ -114,25 +116,14 @@ def borrowed_counts(
     Returns:
         (items, items), float32; rows of items that nothing is like are empty, and no item is beside itself.
     """
-    nearest = _largest(similar, lenders)
+    nearest = largest(similar, lenders)
     shares = (sparse.diags_array(_inverse_power(nearest.sum(axis=1), 1.0)) @ nearest).tocsr().astype(np.float32)
     parts = [sparse.csr_array((0, counts.shape[1]), dtype=np.float32)]
     for start in range(0, shares.shape[0], BORROWING_ITEMS):
         means = (shares[start : start + BORROWING_ITEMS] @ counts).tocoo()
         means.data[means.row + start == means.col] = 0
-        parts.append(_largest(means.tocsr(), count))
+        parts.append(largest(means.tocsr(), count))
     return sparse.vstack(parts, format="csr")
-
-
-def _largest(matrix: sparse.csr_array, count: int) -> sparse.csr_array:
-    """The largest entries of each row, no zeros among them."""
-    kept = matrix.copy()
-    for begin, end in pairwise(matrix.indptr):
-        if end - begin > count:
-            row = kept.data[begin:end]
-            row[np.argpartition(row, -count)[:-count]] = 0
-    kept.eliminate_zeros()
-    return kept
 
 
 def add_similar(counts: sparse.csr_array, similar: sparse.csr_array, weight: float) -> sparse.csr_array:
@@ -155,7 +146,7 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
         Both sparse, known items by known items. Sequences and counts are held in memory.
     """
     rows = map(np.asarray, train_dataset["item_ids"])
-    counts = _largest(cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items), COUNTED_ITEMS)
+    counts = largest(cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items), COUNTED_ITEMS)
     there = np.flatnonzero(tokenizer.known_ids >= 0)
     decoded = tokenizer.codebooks.decode(tokenizer.item_codes[there])
     vectors = np.zeros((tokenizer.num_known_items, decoded.shape[1]), np.float32)

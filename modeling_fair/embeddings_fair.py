@@ -76,13 +76,12 @@ class FairEmbeddings(nn.Module):
             return vectors
         return vectors + self.residuals(torch.where(known_ids < 0, self.residuals.num_embeddings - 1, known_ids))
 
-    @torch.no_grad()
-    def add_known_items(self, own: torch.Tensor) -> None:
-        """More known items, by their own vectors (items, hidden_size)."""
+    def with_known_items(self, own: torch.Tensor) -> nn.Embedding:
+        """Own vectors of the known items and of more, (items, hidden_size)."""
         assert self.residuals is not None
         weight = self.residuals.weight
-        known = torch.cat([weight[:-1], own.to(weight), weight[-1:]])
-        self.residuals = nn.Embedding.from_pretrained(known, freeze=False, padding_idx=len(known) - 1)
+        known = torch.cat([weight.data[:-1], own.to(weight), weight.data[-1:]])
+        return nn.Embedding.from_pretrained(known, freeze=not weight.requires_grad, padding_idx=len(known) - 1)
 
     def codebooks(self) -> torch.Tensor:
         """Embeddings of the codes, (num_codebooks, codebook_size, hidden_size)."""

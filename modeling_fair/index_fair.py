@@ -93,6 +93,9 @@ class ItemIndex:
         """Bytes that the index keeps."""
         return self.item_codes.nbytes + (0 if self.partition is None else self.partition.nbytes)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lengths": None}  # those of a model that does not go along
+
     def lengths_by(self, embeddings: Any) -> torch.Tensor:
         """Lengths of the items' vectors by a model's embeddings, (catalogue,). Those of a model in evaluation mode are
         kept until items change, the model's weights, or its mode: fused optimizers change weights behind torch's back.

@@ -186,7 +186,8 @@ def _limits(record: dict[str, Any]) -> str:
     own = config.get("item_residuals") or config.get("prior_size")
     known = (
         "Items met in training have a vector of their own or co-occurrence counts beside their codes; new items have "
-        "their codes alone, so expect less of them."
+        "their codes alone until `model.adopt_new_items(tokenizer)` lends them those of similar items: expect less of "
+        "them."
         if own
         else "Items are known by their codes alone, which are made of their texts: poor texts are poorly told apart."
     )

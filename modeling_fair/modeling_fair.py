@@ -1,5 +1,5 @@
-"""FAIR models: item codes in, codes of the next item out. They know codes, never a catalogue, so new items need no
-retraining and change no weight's shape."""
+"""FAIR models: item codes in, codes of the next item out, or the next item. New items need no retraining: models know
+codes, and lend new items what they know of others beside them."""
 
 import copy
 from collections.abc import Callable

@@ -6,15 +6,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from .sparse_fair import largest
+
 LENDERS = 5  # items that each new one borrows of
 POWER = 3.0  # of cosines: more of it leaves less to the farther ones
-CHUNK_ITEMS = 1024
+CHUNK_CELLS = 2**24  # cosines held at once
+COUNTED_ITEMS = 1000  # largest counts kept of an item: of Beauty's sum .9999, of Sports' .999
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def adopt(model: Any, tokenizer: Any) -> int:
     """What [`FairForGenerativeRecommendation.adopt_new_items`] does."""
     config, embeddings = model.config, model.model.embeddings
-    new, known = np.flatnonzero(tokenizer.known_ids < 0), np.flatnonzero(tokenizer.known_ids >= 0)
+    # Those that were adopted earlier lend nothing, so that what an item borrows does not hang on when it came.
+    trained = config.num_known_items - config.num_adopted_items
+    new = np.flatnonzero(tokenizer.known_ids < 0)
+    known = np.flatnonzero((tokenizer.known_ids >= 0) & (tokenizer.known_ids < trained))
     if (embeddings.residuals is None and model.prior is None) or not len(new) or not len(known):
         return 0
     if config.num_known_items != tokenizer.num_known_items:
@@ -25,14 +33,25 @@ def adopt(model: Any, tokenizer: Any) -> int:
     of_new, of_known = (tokenizer.codebooks.decode(tokenizer.item_codes[rows]) for rows in (new, known))
     rows, shares = lenders_of(of_new, of_known)
     lenders = tokenizer.known_ids[known][rows]
+    # All that may fail comes before the first change.
     counts = None if model.prior is None else lent_counts(model.prior.arrays(), lenders, shares)
-    config.num_known_items += len(new)
-    if counts is not None:
-        adopted = config.num_adopted_items + len(new)
-        model.set_prior(counts, config.prior_weight, config.prior_repeat, config.prior_level)
-        config.num_adopted_items = adopted
+    residuals = None
     if embeddings.residuals is not None:
-        embeddings.add_known_items(lent_vectors(embeddings.residuals.weight, lenders, shares))
+        residuals = embeddings.with_known_items(lent_vectors(embeddings.residuals.weight, lenders, shares))
+    before = {name: getattr(config, name) for name in ("num_known_items", "num_adopted_items", "prior_size")}
+    prior = model.prior
+    try:
+        config.num_known_items += len(new)
+        if counts is not None:
+            model.set_prior(counts, config.prior_weight, config.prior_repeat, config.prior_level)
+    except BaseException:
+        model.prior = prior
+        for name, value in before.items():
+            setattr(config, name, value)
+        raise
+    config.num_adopted_items = before["num_adopted_items"] + len(new)
+    if residuals is not None:
+        embeddings.residuals = residuals
     tokenizer.number_new_items()
     return len(new)
 
@@ -51,13 +70,14 @@ def lenders_of(vectors: np.ndarray, of_known: np.ndarray) -> tuple[np.ndarray, n
     count = min(LENDERS, len(of_known))
     units = of_known / np.maximum(np.linalg.norm(of_known, axis=1, keepdims=True), 1e-12)
     rows, shares = np.zeros((len(vectors), count), np.int64), np.zeros((len(vectors), count), np.float32)
-    for start in range(0, len(vectors), CHUNK_ITEMS):
-        part = vectors[start : start + CHUNK_ITEMS]
+    size = max(1, CHUNK_CELLS // max(1, len(of_known)))
+    for start in range(0, len(vectors), size):
+        part = vectors[start : start + size]
         cosines = part @ units.T / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
         nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
         likeness = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0) ** POWER
-        rows[start : start + CHUNK_ITEMS] = nearest
-        shares[start : start + CHUNK_ITEMS] = likeness / np.maximum(likeness.sum(axis=1, keepdims=True), 1e-12)
+        rows[start : start + size] = nearest
+        shares[start : start + size] = likeness / np.maximum(likeness.sum(axis=1, keepdims=True), 1e-12)
     return rows, shares
 
 
@@ -70,8 +90,8 @@ def lent_vectors(own: torch.Tensor, lenders: np.ndarray, shares: np.ndarray) -> 
 def lent_counts(counts: tuple[np.ndarray, np.ndarray, np.ndarray], lenders: np.ndarray, shares: np.ndarray) -> Any:
     """Counts of known items and new ones.
 
-    A new item stands beside what its lenders stand beside, as they do in the mean, and beside each lender itself as
-    that one's closest neighbour does.
+    A new item stands beside what its lenders stand beside, as they do in the mean. To be found it stands beside each
+    lender, too, as that one's closest neighbour does. At most 1,000 counts are lent either way.
 
     Args:
         counts: those of the known items, (known, known): values, columns and offsets of the rows.
@@ -92,9 +112,11 @@ def lent_counts(counts: tuple[np.ndarray, np.ndarray, np.ndarray], lenders: np.n
     places = np.repeat(np.arange(new), lenders.shape[1]), lenders.ravel()
     lent = sparse.coo_array((shares.ravel(), places), shape=(new, known)).tocsr()
     closest = sparse.diags_array(of_known.max(axis=1).toarray().ravel())
-    columns = sparse.hstack([of_known, (of_known + closest) @ lent.T], format="csr")
-    rows = (lent @ columns).tolil()
-    rows.setdiag(0, k=known)  # no item stands beside itself
-    full = sparse.vstack([columns, rows.tocsr()], format="csr").astype(np.float32)
+    columns = largest((lent @ (of_known + closest).T).tocsr(), COUNTED_ITEMS).T
+    columns = sparse.hstack([of_known, columns], format="csr")
+    rows = (lent @ columns).tocoo()
+    rows.data[rows.col == known + rows.row] = 0  # no item stands beside itself
+    rows = largest(rows.tocsr(), COUNTED_ITEMS)
+    full = sparse.vstack([columns, rows], format="csr").astype(np.float32)
     full.eliminate_zeros()
     return full

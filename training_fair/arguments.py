@@ -146,7 +146,8 @@ def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArgum
         if unknown := sorted(set(of_file) - set(known)):
             raise ValueError(f"{path} sets {', '.join(unknown)}, which no flag does: see --help.")
         for name, value in of_file.items():  # argparse checks flags alone
-            if (choices := known[name].choices) is not None and value not in choices:
+            choices = known[name].choices
+            if choices is not None and value not in choices and value != known[name].default:
                 raise ValueError(f"{path} sets {name} to {value!r}: choose one of {', '.join(map(str, choices))}.")
         if set(of_file) & set(SOURCES):
             settings = {name: value for name, value in settings.items() if name not in SOURCES}

@@ -52,7 +52,7 @@ def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, c
     work, flags = str(tmp_path / "work"), ["--share", "0.25", *SMALL.split()]
     monkeypatch.setattr("sys.argv", ["new_items", "--data", data, "--work", work, *flags])
     new_items.main()
-    known = ["--recipes", "fair_best", "--known", f"{work}/fair_best"]
+    known = ["--recipes", "fair_best", "--known", f"{work}/data_15_new_fair_best"]
     monkeypatch.setattr("sys.argv", ["new_items", "--data", data, "--work", work, *known, *flags])
     new_items.main()
     written = json.loads((tmp_path / "results/here/new_items.json").read_text())
@@ -65,7 +65,7 @@ def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, c
     assert "likeness of texts" in capsys.readouterr().out
 
     split = new_items.Split(data, 0.25)
-    _, tokenizer = new_items.with_new_items(tmp_path / "work/fair_best", split)
+    _, tokenizer = new_items.with_new_items(tmp_path / "work/data_15_new_fair_best", split)
     histories, targets = map(list, zip(*split.questions(), strict=True))
     assert len(tokenizer.catalogue) == 60
     rows = tokenizer.catalogue.rows_of(targets)

@@ -162,10 +162,12 @@ def test_the_first_of_the_best(seed, items, top_k, values):
     users=st.integers(1, 4),
     length=st.integers(1, 9),
     prediction=st.sampled_from(["codes", "items"]),
+    adopted=st.sampled_from([0, 5]),
 )
-def test_the_prior_of_fixed_width_is_the_prior(make_model, seed, users, length, prediction):
+def test_the_prior_of_fixed_width_is_the_prior(make_model, seed, users, length, prediction, adopted):
     model, index = make_model(num_known_items=KNOWN, prediction=prediction), make_index()
     make_prior(model)
+    model.config.num_adopted_items = adopted
     known_ids = torch.randint(-1, KNOWN, (users, length), generator=torch.Generator().manual_seed(seed))
     fixed, sparse = FixedWidthPrior(model.prior)(known_ids, index.known_ids), model.prior(known_ids, index.known_ids)
     assert torch.equal(fixed.rows, torch.arange(len(index)).expand(users, -1))

@@ -1,4 +1,5 @@
 import builtins
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -400,3 +401,5 @@ def test_lengths_are_those_of_the_model_that_asks(make_model, fitted):
     ]
     torch.testing.assert_close(index.lengths_by(second), wanted)
     assert index.lengths_by(second) is index.lengths_by(second), "they are kept"
+    again = pickle.loads(pickle.dumps(index))
+    torch.testing.assert_close(again.lengths_by(second), wanted)

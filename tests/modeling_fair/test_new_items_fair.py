@@ -1,21 +1,25 @@
 """New items borrow vectors and counts of those that they are like, and nothing else changes."""
 
+import copy
 import sys
 
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from transformers import pipeline
 
-from modeling_fair import FairForGenerativeRecommendation, FairTokenizer, ItemIndex
+from modeling_fair import FairForGenerativeRecommendation, FairTokenizer, ItemIndex, new_items_fair
 from modeling_fair.cooccurrence_fair import cooccurrence
+from modeling_fair.embeddings_fair import FairEmbeddings
 from modeling_fair.new_items_fair import LENDERS, lenders_of, lent_counts, lent_vectors
+from modeling_fair.prior_fair import CoOccurrencePrior
 
 HISTORIES = [["p3", "p1", "p4"], ["p9"], ["p8", "p20"]]
 
 
 def test_lenders_are_the_nearest_by_cosine(monkeypatch):
-    monkeypatch.setattr("modeling_fair.new_items_fair.CHUNK_ITEMS", 3)
+    monkeypatch.setattr("modeling_fair.new_items_fair.CHUNK_CELLS", 90)
     rng = np.random.default_rng(0)
     new, known = (rng.normal(size=(count, 6)).astype(np.float32) for count in (7, 30))
     known[4], new[2] = 0, 0
@@ -127,6 +131,52 @@ def test_a_pipeline_serves_what_was_adopted(make_model, tokenizer, embeddings, t
     recommender.save_pretrained(tmp_path / "again")
     (again,) = pipeline("recommendation", model=str(tmp_path / "again"))(request, allow=["new"])
     assert again == adopted
+
+
+def test_what_is_borrowed_does_not_hang_on_when_an_item_came(make_model, tokenizer, embeddings):
+    twins = [{"item_id": name, "title": name} for name in ("first", "second")]
+    together, models = copy.deepcopy(tokenizer), [made(make_model, tokenizer, 4.0) for _ in range(2)]
+    together.add_items(twins, embeddings[[4, 4]])
+    models[0].adopt_new_items(together)
+    for number in (0, 1):
+        tokenizer.add_items([twins[number]], embeddings[[4]])
+        models[1].adopt_new_items(tokenizer)
+    vectors = [model.model.embeddings.residuals.weight for model in models]
+    torch.testing.assert_close(*vectors)
+
+
+@pytest.mark.parametrize("fails", ["with_known_items", "fill"])
+def test_a_failure_changes_nothing(make_model, tokenizer, monkeypatch, fails):
+    model = made(make_model, tokenizer, 4.0)
+    before, config = scores(model, tokenizer), copy.deepcopy(model.config.to_dict())
+
+    def raises(*_):
+        raise MemoryError("full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FairEmbeddings if fails == "with_known_items" else CoOccurrencePrior, fails, raises)
+        with pytest.raises(MemoryError):
+            model.adopt_new_items(tokenizer)
+    assert model.config.to_dict() == config and tokenizer.num_known_items == 30
+    torch.testing.assert_close(scores(model, tokenizer), before)
+    assert model.adopt_new_items(tokenizer) == 10
+
+
+def test_a_frozen_model_stays_frozen_and_adopts_anywhere(make_model, tokenizer):
+    model = made(make_model, tokenizer, 4.0).requires_grad_(False)
+    with torch.inference_mode():
+        model.adopt_new_items(tokenizer)
+    weight = model.model.embeddings.residuals.weight
+    assert not weight.requires_grad and not weight.is_inference()
+
+
+def test_what_is_lent_is_bounded(monkeypatch):
+    monkeypatch.setattr(new_items_fair, "COUNTED_ITEMS", 4)
+    counts = sparse.csr_array(np.random.default_rng(0).random((30, 30)).astype(np.float32))
+    lenders, shares = np.array([[1, 2], [5, 6]]), np.full((2, 2), 0.5, np.float32)
+    full = lent_counts((counts.data, counts.indices, counts.indptr), lenders, shares).toarray()
+    assert ((full[30:] > 0).sum(axis=1) == 4).all() and ((full[:30, 30:] > 0).sum(axis=0) == 4).all()
+    np.testing.assert_array_equal(full[:30, :30], counts.toarray())
 
 
 def test_models_adopt_what_they_can(make_model, tokenizer):
