@@ -93,7 +93,8 @@ def trained(recipe: str, split: Split, work: Path, more: list[str]) -> Path:
 def with_new_items(folder: Path, split: Split) -> tuple[Any, Any]:
     """A checkpoint's model, and its tokenizer with the new items, if it lacks them."""
     model, tokenizer = load_checkpoint(str(folder))
-    rows = [row for row in split.new_rows if tokenizer.catalogue.rows_of([split.ids[row]])[0] < 0]
+    there = tokenizer.catalogue.rows_of([split.ids[row] for row in split.new_rows])
+    rows = split.new_rows[there < 0]
     items = [{"item_id": split.ids[row], "title": split.ids[row]} for row in rows]
     tokenizer.add_items(items, embeddings=split.vectors[rows])
     return model, tokenizer
@@ -173,7 +174,7 @@ def main() -> None:
         measured[recipe] = measure(by_model(model, tokenizer), split, tokenizer)
         if model.adopt_new_items(tokenizer):
             measured[f"{recipe}_adopted"] = measure(by_model(model, tokenizer), split, tokenizer)
-        measured["text"] = measure(by_text(split, tokenizer), split, tokenizer)
+    measured["text"] = measure(by_text(split, tokenizer), split, tokenizer)  # the same with every catalogue
     if arguments.known:
         model, tokenizer = with_new_items(Path(arguments.known), split)
         measured["known"] = measure(by_model(model, tokenizer), split, tokenizer)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .new_items_fair import COUNTED_ITEMS
-from .sparse_fair import largest
+from .sparse_fair import COUNTED_ITEMS, largest
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
 BORROWING_ITEMS = 4096  # items whose borrowed counts are held whole at once

@@ -297,16 +297,17 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         size = 0 if counts is None else counts.nnz
         settings = {"prior_size": size, "prior_weight": weight, "prior_repeat": repeat, "prior_level": level}
         settings["num_adopted_items"] = 0  # the counts are the items' own
-        wanted = copy.copy(self.config)
-        for config in (wanted, self.config):  # the second after the first was found to be right
-            for name, value in settings.items():
-                setattr(config, name, value)
-            config.validate_architecture()
-        if counts is None:
-            self.prior = None
-        else:
-            self.prior = CoOccurrencePrior(self.config).to(self.device)
-            self.prior.fill(counts)
+        wanted, prior = copy.copy(self.config), None
+        for name, value in settings.items():
+            setattr(wanted, name, value)
+        wanted.validate_architecture()
+        if counts is not None:
+            prior = CoOccurrencePrior(wanted).to(self.device)
+            prior.fill(counts)
+            prior.config = self.config
+        for name, value in settings.items():  # after all that may fail
+            setattr(self.config, name, value)
+        self.prior = prior
 
     def adopt_new_items(self, tokenizer: Any) -> int:
         """Let items that were added to the tokenizer's catalogue borrow what this model knows of items beside their

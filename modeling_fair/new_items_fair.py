@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .sparse_fair import largest
+from .sparse_fair import COUNTED_ITEMS, largest
 
 LENDERS = 5  # items that each new one borrows of
 POWER = 3.0  # of cosines: more of it leaves less to the farther ones
 CHUNK_CELLS = 2**24  # cosines held at once
-COUNTED_ITEMS = 1000  # largest counts kept of an item: of Beauty's sum .9999, of Sports' .999
 
 
 @torch.inference_mode(False)
@@ -38,18 +37,15 @@ def adopt(model: Any, tokenizer: Any) -> int:
     residuals = None
     if embeddings.residuals is not None:
         residuals = embeddings.with_known_items(lent_vectors(embeddings.residuals.weight, lenders, shares))
-    before = {name: getattr(config, name) for name in ("num_known_items", "num_adopted_items", "prior_size")}
-    prior = model.prior
-    try:
-        config.num_known_items += len(new)
-        if counts is not None:
+    adopted = config.num_adopted_items + len(new)
+    config.num_known_items += len(new)
+    if counts is not None:
+        try:
             model.set_prior(counts, config.prior_weight, config.prior_repeat, config.prior_level)
-    except BaseException:
-        model.prior = prior
-        for name, value in before.items():
-            setattr(config, name, value)
-        raise
-    config.num_adopted_items = before["num_adopted_items"] + len(new)
+        except BaseException:
+            config.num_known_items -= len(new)
+            raise
+    config.num_adopted_items = adopted
     if residuals is not None:
         embeddings.residuals = residuals
     tokenizer.number_new_items()

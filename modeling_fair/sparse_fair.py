@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+COUNTED_ITEMS = 1000  # largest counts kept of an item: of Beauty's sum .9999, of Sports' .999
+
 
 def largest(matrix: Any, count: int) -> Any:
     """The `count` largest entries of each row of a scipy `csr_array`, no zeros among them."""
