@@ -110,7 +110,8 @@ def prepare(arguments: list[str]) -> Job:
         print(f"Data: {report}\nItem codes: {tokenizer.quality()}\nTraining on {args.world_size} process(es).")
 
     if settings.model_name_or_path is not None:
-        model = FairForGenerativeRecommendation.from_pretrained(settings.model_name_or_path)
+        model = FairForGenerativeRecommendation.from_pretrained(resume or settings.model_name_or_path)
+        model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
     else:
         config.codebook_size = tokenizer.codebook_size
         if config.item_residuals or settings.cooccurrence_prior:

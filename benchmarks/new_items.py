@@ -1,6 +1,6 @@
 """How well items are found that training never met: a tenth of a catalogue, drawn at random, is taken out of all that
 a model is trained on, added to the catalogue afterwards, and looked for where it is a user's last item: by its codes
-alone, and with what the model lends it (`adopt_new_items`).
+alone, with what the model lends it (`adopt_new_items`), and after a short training that goes on with it.
 
     python -m benchmarks.new_items --data ../shared/data/beauty --known runs/quality/beauty_fair_best_seed0
 
@@ -26,12 +26,14 @@ from run_training import main as run_training
 ROOT = Path(__file__).resolve().parents[1]
 TOP_K, BATCH, SEED = 10, 256, 0
 OTHERS = 2000  # users whose next item is none of the new ones
+NIGHT = "--num_train_epochs 2 --learning_rate 2e-4".split()  # a training that goes on
 DECAY = 0.5  # weight of an item of the history relative to the next newer one, where texts are compared
 NAMES = {
     "text": "likeness of texts",
     "fair_paper": "FAIR paper",
     "fair_best": "FAIR best, new items by their codes alone",
     "fair_best_adopted": "FAIR best, new items adopted",
+    "fair_best_night": "FAIR best, adopted and trained for 2 epochs more",
     "known": "FAIR best, trained with these items",
 }
 # Items at once, and the histories read -> their rows best first, (users, TOP_K).
@@ -59,16 +61,23 @@ class Split:
 
     def write_known(self, folder: Path) -> list[str]:
         """What is trained on, without any new item; returns the flags of run_training.py that name it."""
+        return self.write(folder, np.setdiff1d(np.arange(len(self.ids)), self.new_rows))
+
+    def write(self, folder: Path, rows: np.ndarray) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
-        known = np.setdiff1d(np.arange(len(self.ids)), self.new_rows)
+        there = {self.ids[row] for row in rows}
         files = {name: folder / name for name in ("sequences.txt", "items.jsonl", "items.npy")}
-        of_users = ([item for item in history if item not in self.new] for history in self.users)
+        of_users = ([item for item in history if item in there] for history in self.users)
         lines = [" ".join([str(user), *items]) + "\n" for user, items in enumerate(of_users) if items]
         files["sequences.txt"].write_text("".join(lines), encoding="utf-8")
-        files["items.jsonl"].write_text("".join(self.lines[row] for row in known), encoding="utf-8")
-        np.save(files["items.npy"], self.vectors[known])
+        files["items.jsonl"].write_text("".join(self.lines[row] for row in rows), encoding="utf-8")
+        np.save(files["items.npy"], self.vectors[rows])
         names = zip(("--sequences_file", "--items_file", "--item_embeddings"), files.values(), strict=True)
         return [part for name, path in names for part in (name, str(path))]
+
+    def write_all(self, folder: Path) -> list[str]:
+        """What a training goes on with that knows the new items, too; returns its flags."""
+        return self.write(folder, np.arange(len(self.ids)))
 
     def questions(self, new: bool = True) -> list[tuple[list[str], str]]:
         """Histories whose next item is new, and that item; or of some of the other users."""
@@ -79,12 +88,16 @@ class Split:
         return [(history[:-1], history[-1]) for history in users]
 
 
-def trained(recipe: str, split: Split, work: Path, more: list[str]) -> Path:
-    """The checkpoint of a recipe, trained where there is none."""
-    output = work / f"{split.name}_{recipe}"
+def trained(recipe: str, split: Split, work: Path, more: list[str], known: Path | None = None) -> Path:
+    """The checkpoint of a recipe without new items, or the one that goes on from it with them, trained where there is
+    none."""
+    output = work / f"{split.name}_{recipe}{'_night' * (known is not None)}"
     if not (output / "results.json").exists():
         resume = ["--resume_from_checkpoint", "true"] if any(output.glob("checkpoint-*")) else []
-        data = split.write_known(work / split.name)
+        if known is None:
+            data = split.write_known(work / split.name)
+        else:
+            data = [*split.write_all(work / f"{split.name}_all"), *NIGHT, "--model_name_or_path", str(known)]
         flags = ["--output_dir", str(output), "--seed", str(SEED), "--report_to", "none", *resume, *more]
         run_training([str(ROOT / f"configs/{recipe}.yaml"), *data, *flags])
     return output
@@ -167,13 +180,16 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of the items that are new")
     parser.add_argument("--work", default="runs/new_items", help="where checkpoints are kept")
     arguments, more = parser.parse_known_args()  # what is left goes to run_training.py
-    split = Split(arguments.data, arguments.share)
+    split, work = Split(arguments.data, arguments.share), Path(arguments.work)
     measured: dict[str, dict[str, float]] = {}
     for recipe in arguments.recipes:
-        model, tokenizer = with_new_items(trained(recipe, split, Path(arguments.work), more), split)
+        folder = trained(recipe, split, work, more)
+        model, tokenizer = with_new_items(folder, split)
         measured[recipe] = measure(by_model(model, tokenizer), split, tokenizer)
         if model.adopt_new_items(tokenizer):
             measured[f"{recipe}_adopted"] = measure(by_model(model, tokenizer), split, tokenizer)
+            model, tokenizer = with_new_items(trained(recipe, split, work, more, folder), split)
+            measured[f"{recipe}_night"] = measure(by_model(model, tokenizer), split, tokenizer)
     measured["text"] = measure(by_text(split, tokenizer), split, tokenizer)  # the same with every catalogue
     if arguments.known:
         model, tokenizer = with_new_items(Path(arguments.known), split)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from .new_items_fair import lenders_of, lent_counts
 from .sparse_fair import COUNTED_ITEMS, largest
 
 EXACT_ITEMS = 50_000  # of more, similar ones are looked for among a twentieth
@@ -140,21 +141,46 @@ def prior_parts(train_dataset: Any, tokenizer: Any) -> tuple[Any, Any]:
         tokenizer: a fitted [`FairTokenizer`].
 
     Returns:
-        Co-occurrence counts of the sequences, as they were cut to what a model reads, at most 1,000 an item; and what
-        similar items say: which are like an item by their codes and, half as much in sum, which stand beside those.
-        Both sparse, known items by known items. Sequences and counts are held in memory.
+        Co-occurrence counts of the sequences, as they were cut to what a model reads, at most 1,000 an item, and lent
+        ones of known items that the sequences lack; and what similar items say: which are like an item by their codes
+        and, half as much in sum, which stand beside those. Both sparse, known items by known items. Sequences and
+        counts are held in memory.
     """
-    rows = map(np.asarray, train_dataset["item_ids"])
-    counts = largest(cooccurrence(map(tokenizer.known_ids_of, rows), tokenizer.num_known_items), COUNTED_ITEMS)
+    sequences = [tokenizer.known_ids_of(np.asarray(rows)) for rows in train_dataset["item_ids"]]
+    counts = largest(cooccurrence(sequences, tokenizer.num_known_items), COUNTED_ITEMS)
     there = np.flatnonzero(tokenizer.known_ids >= 0)
     decoded = tokenizer.codebooks.decode(tokenizer.item_codes[there])
     vectors = np.zeros((tokenizer.num_known_items, decoded.shape[1]), np.float32)
     vectors[tokenizer.known_ids[there]] = decoded
+    met = np.isin(np.arange(len(vectors)), np.concatenate([np.zeros(0, np.int64), *sequences]))
+    counts = with_lent_counts(counts, met, vectors)
     similar = similar_items(vectors)
     borrowed = borrowed_counts(counts, similar)
     if borrowed.nnz:
         similar = (similar + borrowed * (BORROWED_SHARE * similar.sum() / borrowed.sum())).tocsr()
     return counts, similar
+
+
+def with_lent_counts(counts: sparse.csr_array, met: np.ndarray, vectors: np.ndarray) -> sparse.csr_array:
+    """Counts in which items that were never met have what `adopt_new_items` lends: adopted items are such, in a
+    training that goes on, as long as its log lacks them.
+
+    Args:
+        counts: (items, items), what `cooccurrence` gives.
+        met: (items,) bool.
+        vectors: of the items, (items, dim) float32.
+
+    Returns:
+        (items, items), float32.
+    """
+    lending, borrowing = np.flatnonzero(met), np.flatnonzero(~met)
+    if not len(lending) or not len(borrowing):
+        return counts
+    of_lending = counts[lending][:, lending]
+    arrays = of_lending.data, of_lending.indices, of_lending.indptr
+    lent = lent_counts(arrays, *lenders_of(vectors[borrowing], vectors[lending]))
+    place = np.argsort(np.concatenate([lending, borrowing]))
+    return lent[place][:, place]
 
 
 def prior_users(validation_dataset: Any) -> Any:

@@ -121,13 +121,17 @@ def test_a_run_that_stopped_while_tokenising_goes_on_there(shop, tmp_path, monke
         main(arguments({**shop, "out": str(tmp_path / "other")}, *work, "--pca_dim", "8"))
 
 
-def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
-    main(arguments(shop, "--max_steps", "2"))
-    old = load_file(Path(shop["out"]) / "item_codes.safetensors")["item_codes"]
+def add_item(shop: dict[str, str], time: int) -> None:
     with gzip.open(shop["items"], "at") as file:
         file.write(json.dumps({"item_id": "new", "title": "tent model brand-new"}) + "\n")
     with open(shop["log"], "a") as file:
-        file.writelines(f"u{user},new,99999\n" for user in range(5))
+        file.writelines(f"u{user},new,{time}\n" for user in range(5))
+
+
+def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
+    main(arguments(shop, "--max_steps", "2"))
+    old = load_file(Path(shop["out"]) / "item_codes.safetensors")["item_codes"]
+    add_item(shop, time=99999)
     again = {**shop, "out": str(tmp_path / "again")}
     main(arguments(again, "--max_steps", "2", "--model_name_or_path", shop["out"]))
     codes = load_file(Path(again["out"]) / "item_codes.safetensors")["item_codes"]
@@ -138,8 +142,30 @@ def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     assert record["text_encoder"] == "tfidf" and "text_encoder" not in record["arguments"], "it is the tokenizer's"
 
 
+def test_new_items_learn_in_a_training_that_goes_on_and_in_one_that_is_resumed(shop, tmp_path):
+    """They borrow a vector at first, have counts of their own at the end, and a resumed run has adopted them."""
+    flags = "--prediction items --item_weight 1 --mtp_weight 0 --item_residuals true --cooccurrence_prior true".split()
+    first = main(arguments(shop, "--max_steps", "2", *flags))["config"]
+    assert first["num_known_items"] == 39, "one item is met in evaluation alone"
+    add_item(shop, time=0)  # their users' oldest item: trained on
+    steps = "--max_steps 4 --save_strategy steps --save_steps 2 --eval_strategy no --load_best_model_at_end false"
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"], *steps.split())
+    config = main([*again, *flags])["config"]
+    assert config["num_known_items"] == 41 and config["num_adopted_items"] == 0
+    whole = (tmp_path / "again/model.safetensors").read_bytes()
+    own = [load_file(tmp_path / f"again/{name}model.safetensors") for name in ("checkpoint-2/", "")]
+    vectors = [weights["model.embeddings.residuals.weight"][-2] for weights in own]  # the last: of unknown items
+    assert np.any(vectors[0] != vectors[1])
+    assert np.diff(own[1]["prior.offsets"])[-1] > 0
+    shutil.rmtree(tmp_path / "again/checkpoint-4")
+    main([*again, *flags, "--resume_from_checkpoint", "true"])
+    assert (tmp_path / "again/model.safetensors").read_bytes() == whole
+
+
 def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, tmp_path):
     """A model that learns nothing more has the same metrics without a prior, and its own again with one."""
+    with open(shop["log"], "a") as file:  # no item is left that the second training would adopt
+        file.writelines(f"u60,p{item},{time}\n" for time, item in enumerate(range(40)))
     prior = ["--cooccurrence_prior", "true", "--prior_weight", "2"]
     first = main(arguments(shop, "--max_steps", "2", *prior))["results"]
     again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"], *prior[:2])

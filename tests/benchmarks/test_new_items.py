@@ -60,6 +60,7 @@ def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, c
     values = {figure["figure"]: figure["value"] for figure in written}
     for metric in ("recall@10_all", "ndcg@10_all", "recall@10_new", "ndcg@10_new"):
         assert values[f"new_items_known_{metric}"] == values[f"new_items_fair_best_{metric}"]
+    assert {"new_items_fair_best_adopted_recall@10_all", "new_items_fair_best_night_recall@10_all"} <= set(values)
     assert values["new_items_fair_best_recall@10_new"] > values["new_items_fair_best_recall@10_all"]
     assert values["new_items_fair_best_recall@10_new"] >= values["new_items_fair_best_ndcg@10_new"]
     assert "likeness of texts" in capsys.readouterr().out

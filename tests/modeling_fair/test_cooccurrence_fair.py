@@ -16,13 +16,17 @@ from modeling_fair.cooccurrence_fair import (
     prior_parts,
     prior_users,
     similar_items,
+    with_lent_counts,
 )
+from modeling_fair.new_items_fair import lenders_of, lent_counts
 
 
 def test_the_largest_counts_of_an_item_are_kept(monkeypatch, fitted):
     monkeypatch.setattr(cooccurrence_fair, "COUNTED_ITEMS", 3)
-    first, *others = np.flatnonzero(fitted.known_ids >= 0)[:9].tolist()
+    known = np.flatnonzero(fitted.known_ids >= 0).tolist()
+    first, *others = known[:9]
     pairs = [[first, other] for times, other in enumerate(others, 1) for _ in range(times)]
+    pairs += [[item] for item in known]  # none borrows
     counts, _ = prior_parts(Dataset.from_dict({"item_ids": pairs}), fitted)
     counts, (first, *others) = counts.toarray(), fitted.known_ids[[first, *others]]
     assert set(counts[first].nonzero()[0]) == set(others[-3:]) and (counts[others, first] > 0).all()
@@ -95,11 +99,29 @@ def test_a_prior_knows_what_similar_items_stand_beside():
             def decode(codes):
                 return np.array([[1, 0.1, 0], [1, -0.1, 0], [0, 0, 1], [0, 0, -1]], np.float32)[codes[:, 0]]
 
-    counts, similar = prior_parts({"item_ids": [[0, 2], [3]]}, Tokenizer())
+    counts, similar = prior_parts({"item_ids": [[0, 2], [3], [1]]}, Tokenizer())
     assert counts[1, 2] == 0 < similar[1, 2] and similar[1, 3] == 0
     alike = similar[0, 1] + similar[1, 0]
     assert np.isclose(similar.sum(), 1.5 * alike)
     assert prior_parts({"item_ids": [[3]]}, Tokenizer())[1].nnz == 2, "without counts, likeness alone"
+    borrowed, _ = prior_parts({"item_ids": [[0, 2], [3]]}, Tokenizer())
+    assert np.isclose(borrowed[1, 2], counts[0, 2]) and borrowed[0, 2] == counts[0, 2], "1 was never met"
+
+
+def test_items_that_were_never_met_borrow_counts_and_change_no_others():
+    rng = np.random.default_rng(0)
+    met, vectors = rng.permutation(30) < 20, rng.normal(size=(30, 6)).astype(np.float32)
+    sequences = [rng.permutation(np.flatnonzero(met))[:5] for _ in range(12)]
+    counts = cooccurrence(sequences, 30)
+    full = with_lent_counts(counts, met, vectors).toarray()
+    np.testing.assert_array_equal(full[np.ix_(met, met)], counts.toarray()[np.ix_(met, met)])
+    assert full[~met].any(axis=1).all() and full[:, ~met].any(axis=0).all() and not np.diag(full)[~met].any()
+    order = np.r_[np.flatnonzero(met), np.flatnonzero(~met)]
+    of_met = counts[order[:20]][:, order[:20]]
+    lenders = lenders_of(vectors[~met], vectors[met])
+    expected = lent_counts((of_met.data, of_met.indices, of_met.indptr), *lenders).toarray()
+    np.testing.assert_array_equal(full[np.ix_(order, order)], expected)
+    assert with_lent_counts(counts, np.ones(30, bool), vectors) is counts
 
 
 def test_the_share_of_similar_items():
