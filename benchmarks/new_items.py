@@ -64,6 +64,7 @@ class Split:
         return self.write(folder, np.setdiff1d(np.arange(len(self.ids)), self.new_rows))
 
     def write(self, folder: Path, rows: np.ndarray) -> list[str]:
+        """The same with the items of some rows alone."""
         folder.mkdir(parents=True, exist_ok=True)
         there = {self.ids[row] for row in rows}
         files = {name: folder / name for name in ("sequences.txt", "items.jsonl", "items.npy")}
@@ -74,10 +75,6 @@ class Split:
         np.save(files["items.npy"], self.vectors[rows])
         names = zip(("--sequences_file", "--items_file", "--item_embeddings"), files.values(), strict=True)
         return [part for name, path in names for part in (name, str(path))]
-
-    def write_all(self, folder: Path) -> list[str]:
-        """What a training goes on with that knows the new items, too; returns its flags."""
-        return self.write(folder, np.arange(len(self.ids)))
 
     def questions(self, new: bool = True) -> list[tuple[list[str], str]]:
         """Histories whose next item is new, and that item; or of some of the other users."""
@@ -97,7 +94,8 @@ def trained(recipe: str, split: Split, work: Path, more: list[str], known: Path 
         if known is None:
             data = split.write_known(work / split.name)
         else:
-            data = [*split.write_all(work / f"{split.name}_all"), *NIGHT, "--model_name_or_path", str(known)]
+            data = split.write(work / f"{split.name}_all", np.arange(len(split.ids)))
+            data += [*NIGHT, "--model_name_or_path", str(known)]
         flags = ["--output_dir", str(output), "--seed", str(SEED), "--report_to", "none", *resume, *more]
         run_training([str(ROOT / f"configs/{recipe}.yaml"), *data, *flags])
     return output
