@@ -22,7 +22,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
-from modeling_fair.cooccurrence_fair import LEVELS, choose_prior, prior_parts, prior_users
+from modeling_fair.cooccurrence_fair import LEVELS, add_similar, choose_prior, prior_parts, prior_users
 from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
@@ -37,7 +37,7 @@ class Job:
     """All that a run trains on, ready and checked."""
 
     trainer: FairTrainer
-    test_dataset: Dataset
+    test_dataset: Dataset | None  # none where everything is trained on
     resume: str | None
     record: dict[str, Any]
     cooccurrence_prior: bool = False
@@ -88,6 +88,9 @@ def prepare(arguments: list[str]) -> Job:
         config = FairConfig(**dataclasses.asdict(model_fields), num_known_items=known)
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
+    if data.split == "none":
+        args.set_evaluate("no")
+        args.load_best_model_at_end, args.early_stopping_patience = False, None
 
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
     with args.main_process_first(local=False, desc="preparing data"):  # nodes share the output folder
@@ -117,12 +120,14 @@ def prepare(arguments: list[str]) -> Job:
         if config.item_residuals or settings.cooccurrence_prior:
             config.num_known_items = tokenizer.num_known_items
         model = FairForGenerativeRecommendation(config)
+    if data.split == "none" and settings.cooccurrence_prior:
+        check_prior(model.config, settings.model_name_or_path is not None)
     trainer = FairTrainer(
         model=model,
         args=args,
         processing_class=tokenizer,
         train_dataset=prepared["train"],
-        eval_dataset=prepared["validation"],
+        eval_dataset=prepared.get("validation"),
     )
     used = {**vars(data), **vars(settings), **args.to_sanitized_dict()}
     if settings.model_name_or_path is not None:
@@ -139,15 +144,39 @@ def prepare(arguments: list[str]) -> Job:
     trainer.accelerator.wait_for_everyone()
     if args.process_index == 0:
         shutil.rmtree(shared, ignore_errors=True)
-    return Job(trainer, prepared["test"], resume, record, settings.cooccurrence_prior)
+    return Job(trainer, prepared.get("test"), resume, record, settings.cooccurrence_prior)
+
+
+def check_prior(config: FairConfig, goes_on: bool) -> None:
+    """
+    Raises:
+        ValueError: for a prior that is to be chosen, without anybody to choose it with.
+    """
+    if goes_on and not config.prior_weight:
+        return  # none was best
+    form = config.prior_level is not None or config.prediction == "codes"
+    if not config.prior_weight or config.prior_similar_weight is None or not form:
+        raise ValueError(
+            "--split none leaves no users to choose a prior with: go on from a run that has chosen one "
+            "(--model_name_or_path), give --prior_weight, --prior_similar_weight and, where items are predicted, "
+            "--prior_level, or add --cooccurrence_prior false."
+        )
 
 
 def add_prior(trainer: FairTrainer) -> dict[str, Any]:
     """Add the prior that is best, if any, to a trained model without one; returns what `results.json` tells of it."""
     model = trainer.model
-    assert isinstance(model, FairForGenerativeRecommendation)
-    assert isinstance(trainer.train_dataset, Dataset) and isinstance(trainer.eval_dataset, Dataset)
-    users, config, levels = prior_users(trainer.eval_dataset), model.config, None
+    assert isinstance(model, FairForGenerativeRecommendation) and isinstance(trainer.train_dataset, Dataset)
+    config, levels = model.config, None
+    parts = prior_parts(trainer.train_dataset, trainer.processing_class)
+    if trainer.eval_dataset is None:
+        counts = add_similar(*parts, config.prior_similar_weight or 0.0)
+        model.set_prior(
+            counts if config.prior_weight else None, config.prior_weight, config.prior_repeat, config.prior_level
+        )
+        return {}
+    assert isinstance(trainer.eval_dataset, Dataset)
+    users = prior_users(trainer.eval_dataset)
     # Under a name of their own, since they are not all users'.
     of_users = partial(trainer.evaluate, users, metric_key_prefix="prior")
     without = plain_names(of_users())
@@ -156,14 +185,15 @@ def add_prior(trainer: FairTrainer) -> dict[str, Any]:
         model.set_prior(counts if weight else None, weight, repeat, level)
         return plain_names(of_users())
 
-    parts = prior_parts(trainer.train_dataset, trainer.processing_class)
     if config.prior_level is not None:
         levels = [config.prior_level]
     elif config.prediction == "items":
         levels = [1 / config.cosine_temperature + level for level in LEVELS]
-    chosen = choose_prior(*parts, without, validate, config.prior_weight, config.prior_repeat, levels)
+    given = config.prior_weight, config.prior_repeat
+    chosen = choose_prior(*parts, without, validate, *given, levels, config.prior_similar_weight)
     if chosen.weight:
         model.set_prior(chosen.counts, chosen.weight, chosen.repeat, chosen.level)
+        config.prior_similar_weight = chosen.similar_weight
     else:
         model.set_prior(None, 0.0)
     return {"prior_users": len(users), "priors": chosen.tried}
@@ -188,6 +218,8 @@ def train(job: Job) -> dict[str, Any]:
     trainer.remove_callback(EarlyStoppingCallback)  # it would warn that test has no validation metrics
 
     def evaluate() -> dict[str, dict[str, float]]:
+        if job.test_dataset is None:
+            return {}
         test = trainer.evaluate(job.test_dataset, metric_key_prefix="test")
         return {"validation": plain_names(trainer.evaluate()), "test": plain_names(test)}
 
@@ -214,7 +246,8 @@ def train(job: Job) -> dict[str, Any]:
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     if trainer.is_world_process_zero():
-        print(metrics_table({f"FAIR, {split}": metrics for split, metrics in results["results"].items()}))
+        if evaluated:
+            print(metrics_table({f"FAIR, {split}": metrics for split, metrics in evaluated.items()}))
         print(f"Saved model, tokenizer and catalogue to {output}.")
     trainer.accelerator.wait_for_everyone()  # one that ends before the first has saved would take it along
     return results

@@ -96,7 +96,7 @@ def describe_split(splits: datasets.DatasetDict, sequences: datasets.Dataset) ->
     lengths = np.concatenate([np.empty(0, np.int64), *_lengths(sequences)])
     return SplitReport(
         users=len(sequences),
-        evaluated=len(splits["test"]),
+        evaluated=len(splits.get("test", ())),
         too_short=int((lengths < _MIN_ITEMS).sum()),
         interactions=int(lengths.sum()),
     )

@@ -69,6 +69,8 @@ def read(arguments: list[str]) -> tuple[Job, dict[str, Any], int]:
     job = prepare([*rest, "--save_strategy", "no", "--load_best_model_at_end", "false"])
     if job.record["arguments"]["model_name_or_path"] is not None:
         raise ValueError("A search trains models from nothing: leave --model_name_or_path out.")
+    if job.trainer.eval_dataset is None:
+        raise ValueError("A search chooses by validation: leave --split none out.")
     for name in space:
         if not hasattr(job.trainer.args, name) and not hasattr(job.model_config(), name):
             raise ValueError(f"{own.space} searches {name}, which is neither a training argument nor a model field.")

@@ -67,6 +67,8 @@ class FairConfig(PreTrainedConfig):
             has this score to share out, so it is as large as scores are: beside items up to 1 / `cosine_temperature`.
         prior_repeat (`float`, defaults to 0.0): what the prior adds to the scores of the known items
             that the model reads in the history: below 0 where users do not come back for an item.
+        prior_similar_weight (`float`, *optional*): weight of similar items among what the prior holds, for
+            `run_training.py` alone, which sets it where it is not given.
         prior_floor (`float`, defaults to 0.001): what the prior of a product counts where it has nothing.
         prior_history (`int`, defaults to 20): newest items of a history that the prior looks at.
         prior_decay (`float`, defaults to 0.5): weight of an item there relative to the next newer one.
@@ -106,6 +108,7 @@ class FairConfig(PreTrainedConfig):
     prior_weight: float | int = 0.0
     prior_level: float | int | None = None
     prior_repeat: float | int = 0.0
+    prior_similar_weight: float | int | None = None
     prior_floor: float = 1e-3
     prior_history: int = 20
     prior_decay: float | int = 0.5

@@ -198,6 +198,7 @@ class ChosenPrior:
 
     Args:
         counts: of the prior that is best.
+        similar_weight: that of similar items among them.
         weight: its weight, 0 where none is best.
         repeat: what it adds to the scores of a history's own items.
         level: that of a mixture, `None` for a product.
@@ -207,6 +208,7 @@ class ChosenPrior:
     """
 
     counts: Any
+    similar_weight: float
     weight: float
     repeat: float
     level: float | None
@@ -222,6 +224,7 @@ def choose_prior(
     weight: float = 0.0,
     repeat: float = 0.0,
     levels: Sequence[float] | None = None,
+    similar_weight: float | None = None,
 ) -> ChosenPrior:
     """The prior that is best in validation (of the users that `prior_users` gives), or none where that is better
     still.
@@ -233,6 +236,7 @@ def choose_prior(
         weight, repeat: of the prior, where they are not to be chosen: not 0. There is a prior then.
         levels: for a mixture, what to choose its level from, in order; of one alone, there is a prior. `None` for a
             product.
+        similar_weight: of similar items, where it is not to be chosen.
     """
     tried: dict[tuple[Any, ...], dict[str, float]] = {}
 
@@ -258,8 +262,9 @@ def choose_prior(
     if levels is not None:
         first, level = weight or MIXTURE_WEIGHT, levels[len(levels) // 2]
         weights = (first,)
-    ladders: dict[int, Sequence[Any]] = {2: repeats, 1: weights, 3: levels or (None,), 0: SIMILAR_WEIGHTS}
-    best: tuple[Any, ...] = max(((0.0, first, value, level) for value in sorted(repeats, key=abs)), key=score)
+    similars = SIMILAR_WEIGHTS if similar_weight is None else (similar_weight,)
+    ladders: dict[int, Sequence[Any]] = {2: repeats, 1: weights, 3: levels or (None,), 0: similars}
+    best: tuple[Any, ...] = max(((similars[0], first, value, level) for value in sorted(repeats, key=abs)), key=score)
     settled = False
     while not settled:
         before = best
@@ -273,9 +278,10 @@ def choose_prior(
     listed = [{**dict(zip(names, key, strict=True)), "validation": tried[key]} for key in tried]
     given = weight or repeat or (levels is not None and len(levels) == 1)
     if not given and prior_score(without) >= prior_score(tried[best]):
-        return ChosenPrior(counts, 0.0, 0.0, None, without, listed)
+        return ChosenPrior(counts, 0.0, 0.0, 0.0, None, without, listed)
     of_similar, of_prior, of_repeats, level = best
-    return ChosenPrior(add_similar(counts, similar, of_similar), of_prior, of_repeats, level, tried[best], listed)
+    made = add_similar(counts, similar, of_similar)
+    return ChosenPrior(made, of_similar, of_prior, of_repeats, level, tried[best], listed)
 
 
 def prior_score(validation: dict[str, float]) -> float:

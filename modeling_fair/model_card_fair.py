@@ -30,6 +30,7 @@ CONFIG = (
     "item_residuals",
     "num_known_items",
     "prior_weight",
+    "prior_similar_weight",
     "prior_repeat",
     "prior_level",
 )
@@ -115,6 +116,8 @@ recommender({{"history": ["an item id", "a newer one"]}}, top_k=10)
 
 
 def _evaluation(results: dict[str, dict[str, float]], source: str, arguments: dict[str, Any]) -> str:
+    if arguments.get("split") == "none":
+        return "## Evaluation\n\nTrained on all interactions: none was left to evaluate it with.\n"
     rows = [
         [split.replace("_", " "), protocol, *(f"{metrics[metric + suffix]:.4f}" for metric in METRICS)]
         for split, metrics in results.items()

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import pipeline
 
-from modeling_fair import cooccurrence_fair
+from modeling_fair import FairForGenerativeRecommendation, cooccurrence_fair
 from modeling_fair.cooccurrence_fair import MIXTURE_WEIGHT
 from run_training import main
-from tokenization_fair import streaming_fair
+from tokenization_fair import FairTokenizer, streaming_fair
 from tokenization_fair.codebooks_fair import Codebooks
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +129,15 @@ def add_item(shop: dict[str, str], time: int) -> None:
         file.writelines(f"u{user},new,{time}\n" for user in range(5))
 
 
+def users_of(log: str) -> list[list[str]]:
+    """Items of each user in the order of time."""
+    users: dict[str, list[tuple[int, str]]] = {}
+    for line in Path(log).read_text().splitlines()[1:]:
+        user, item, time = line.split(",")
+        users.setdefault(user, []).append((int(time), item))
+    return [[item for _, item in sorted(events, key=lambda event: event[0])] for events in users.values()]
+
+
 def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     main(arguments(shop, "--max_steps", "2"))
     old = load_file(Path(shop["out"]) / "item_codes.safetensors")["item_codes"]
@@ -136,6 +146,12 @@ def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     main(arguments(again, "--max_steps", "2", "--model_name_or_path", shop["out"]))
     codes = load_file(Path(again["out"]) / "item_codes.safetensors")["item_codes"]
     assert np.array_equal(codes[:40], old) and len(codes) == 41
+    known, counts = (
+        FairTokenizer.from_pretrained(again["out"]).catalogue,
+        Counter(item for items in users_of(shop["log"]) for item in items[:-2]),
+    )
+    popular = FairTokenizer.from_pretrained(again["out"]).item_counts
+    assert popular.tolist() == [counts[item_id] for item_id in known.item_ids], "those of this log"
     answer = pipeline("recommendation", model=again["out"])({"history": ["p1"]}, allow=["new"])
     assert answer[0]["title"] == "tent model brand-new"
     record = json.loads((tmp_path / "again/results.json").read_text())
@@ -212,6 +228,47 @@ def test_a_model_of_items_gets_a_mixture_and_keeps_it(shop, tmp_path):
     assert {one["prior_weight"] for one in third["priors"]} == {MIXTURE_WEIGHT}
     one_level = arguments({**shop, "out": str(tmp_path / "given")}, "--max_steps", "1", *flags, "--prior_level", "3.5")
     assert main(one_level)["config"]["prior_level"] == 3.5
+
+
+def test_everything_is_trained_on(shop, tmp_path):
+    """From an earlier run, which chose a prior: with its settings, and with what was kept from it."""
+    flags = ["--prediction", "items", "--item_weight", "1", "--mtp_weight", "0", "--cooccurrence_prior", "true"]
+    first = main(arguments(shop, "--max_steps", "2", *flags, "--early_stopping_patience", "3"))
+    prior = {
+        name: value for name, value in first["config"].items() if name.startswith("prior_") and name != "prior_size"
+    }
+    assert prior["prior_weight"] and prior["prior_similar_weight"] is not None
+    whole = arguments({**shop, "out": str(tmp_path / "whole")}, *flags, "--split", "none", "--max_steps", "2")
+    last = main([*whole, "--early_stopping_patience", "3", "--model_name_or_path", shop["out"]])
+    assert last["results"] == {} and last["split"]["evaluated"] == 0
+    assert {name: last["config"][name] for name in prior} == prior
+    tokenizers = [FairTokenizer.from_pretrained(out) for out in (shop["out"], tmp_path / "whole")]
+    models = [FairForGenerativeRecommendation.from_pretrained(out) for out in (shop["out"], tmp_path / "whole")]
+    ends = [items[-2:] for items in users_of(shop["log"])]
+    kept = next(pair for pair in ends if of_pair(models[0], tokenizers[0], pair) == 0)
+    assert of_pair(models[1], tokenizers[1], kept) > 0, "a user's last two items are counted beside each other"
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "none was left to evaluate it with" in card and "recall@10" not in card
+    assert len(pipeline("recommendation", model=str(tmp_path / "whole"))({"history": ["p1"]}, top_k=3)) == 3
+
+    out = ["--output_dir", str(tmp_path / "new")]
+    with pytest.raises(ValueError, match="no users to choose a prior with"):
+        main([*whole, *out])
+    given = ["--prior_weight", "1.5", "--prior_similar_weight", "2"]
+    with pytest.raises(ValueError, match="--prior_level"):
+        main([*whole, *out, *given])
+    assert not (tmp_path / "new").exists()
+    assert main([*whole, *out, *given, "--prior_level", "3"])["config"]["prior_size"]
+    popular = FairTokenizer.from_pretrained(tmp_path / "new").item_counts
+    assert popular.sum() == sum(map(len, users_of(shop["log"])))
+
+
+def of_pair(model, tokenizer, items):
+    """What a model's prior counts of the second item after the first."""
+    data, columns, offsets = model.prior.arrays()
+    first, second = tokenizer.known_ids[tokenizer.catalogue.rows_of(items)]
+    there = slice(offsets[first], offsets[first + 1])
+    return data[there][columns[there] == second].sum()
 
 
 @pytest.mark.parametrize(

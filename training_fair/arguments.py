@@ -56,7 +56,11 @@ class DataArguments:
         default=0, metadata={"help": "drop users and items with fewer interactions, until none is left"}
     )
     split: str = field(
-        default="leave_one_out", metadata={"help": "evaluation split", "choices": ["leave_one_out", "global_time"]}
+        default="leave_one_out",
+        metadata={
+            "help": "what is kept for evaluation; 'none' trains on everything, with settings of an earlier run",
+            "choices": ["leave_one_out", "global_time", "none"],
+        },
     )
     validation_share: float = field(default=0.1, metadata={"help": "share of interactions, for the global_time split"})
     test_share: float = field(default=0.1, metadata={"help": "share of interactions, for the global_time split"})
@@ -84,9 +88,9 @@ class TokenizerArguments:
     cooccurrence_prior: bool = field(
         default=False,
         metadata={
-            "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight and "
-            "--prior_repeat or, for one that is 0, what is best in validation (of at most 10,000 users); beside a "
-            "model of items as a mixture, of --prior_level or the best one"
+            "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight, "
+            "--prior_repeat and --prior_similar_weight or, for one that is 0 or not given, what is best in validation "
+            "(of at most 10,000 users); beside a model of items as a mixture, of --prior_level or the best one"
         },
     )
     model_name_or_path: str | None = field(

@@ -79,8 +79,11 @@ def split_data(sequences: Dataset, data: DataArguments) -> tuple[DatasetDict, Sp
         splits = split_by_time(sequences, data.validation_share, data.test_share)
     elif data.split == "leave_one_out":
         splits = split_leave_one_out(sequences)
+    elif data.split == "none":
+        splits = DatasetDict(train=sequences)
+        return splits, describe_split(splits, sequences)
     else:
-        raise ValueError(f"There is no split {data.split!r}: choose leave_one_out or global_time.")
+        raise ValueError(f"There is no split {data.split!r}: choose leave_one_out, global_time or none.")
     report = describe_split(splits, sequences)
     if len(splits["validation"]) == 0 or len(splits["test"]) == 0:
         raise ValueError(f"The {data.split} split leaves no user to evaluate: {report}")
@@ -132,12 +135,11 @@ def make_tokenizer(
     items: Dataset, train: Dataset, data: DataArguments, settings: TokenizerArguments, model: FairConfig, seed: int
 ) -> FairTokenizer:
     """The tokenizer of the checkpoint to go on from, with the items it lacks, or a new one."""
-    embeddings = load_embeddings(data.item_embeddings)
+    counts, embeddings = item_counts(train, items), load_embeddings(data.item_embeddings)
     if embeddings is not None:
         check_shape(embeddings, len(items), f"vectors of {data.item_embeddings}")
         check_finite(embeddings, range(len(items)), f"vectors of {data.item_embeddings}")
     if settings.model_name_or_path is None:
-        counts = item_counts(train, items)
         met = _arrow_column(items, "item_id").filter(pa.array(counts > 0))
         return FairTokenizer.fit(
             items,
@@ -168,4 +170,6 @@ def make_tokenizer(
         work_dir=settings.tokenizer_work_dir,
         show_progress=True,
     )
+    tokenizer.item_counts = np.zeros(len(tokenizer.catalogue), np.int64)
+    tokenizer.item_counts[tokenizer.catalogue.rows_of(items["item_id"])] = counts
     return tokenizer

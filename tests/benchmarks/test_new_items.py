@@ -1,31 +1,11 @@
 """New items are in nothing that is trained on, and are counted where they are found."""
 
-import gzip
 import json
 
 import numpy as np
 import pytest
 
 from benchmarks import new_items, records
-
-SMALL = (
-    "--hidden_size 16 --intermediate_size 16 --num_train_epochs 1 --num_codebooks 4 --codebook_size 8 --use_cpu true"
-)
-
-
-@pytest.fixture
-def data(tmp_path) -> str:
-    """60 items and 80 users, with vectors, in the folder and the form of the real data sets."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    users = (rng.permutation(60)[: rng.integers(5, 12)] + 1 for _ in range(80))
-    lines = [" ".join(map(str, [user, *items])) for user, items in enumerate(users)]
-    (folder / "sequences.txt").write_text("\n".join(lines) + "\n")
-    with gzip.open(folder / "items.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps({"id": item, "title": f"thing {item}"}) + "\n" for item in range(1, 61))
-    np.save(folder / "minilm_l6.float16.npy", rng.normal(size=(60, 16)).astype(np.float16))
-    return str(folder)
 
 
 def test_nothing_that_is_trained_on_knows_a_new_item(data, tmp_path):
@@ -45,11 +25,11 @@ def test_nothing_that_is_trained_on_knows_a_new_item(data, tmp_path):
     assert len(split.questions()) + len(split.questions(new=False)) == 80
 
 
-def test_models_and_texts_are_asked_for_new_items(data, tmp_path, monkeypatch, capsys):
+def test_models_and_texts_are_asked_for_new_items(data, small, tmp_path, monkeypatch, capsys):
     (tmp_path / "results").mkdir()
     for module in (records, new_items):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results" / "here")
-    work, flags = str(tmp_path / "work"), ["--share", "0.25", *SMALL.split()]
+    work, flags = str(tmp_path / "work"), ["--share", "0.25", *small]
     monkeypatch.setattr("sys.argv", ["new_items", "--data", data, "--work", work, *flags])
     new_items.main()
     known = ["--recipes", "fair_best", "--known", f"{work}/data_15_new_fair_best"]

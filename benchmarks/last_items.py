@@ -1,0 +1,80 @@
+"""What a last training on everything is worth (`--split none`). A checkpoint was trained without the last two items of
+each user; the same goes on for a night with all but the last one. Both are asked for that one, the history read whole.
+
+    python -m benchmarks.last_items --data ../shared/data/beauty --checkpoint runs/quality/beauty_fair_best_seed0
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.catalogues import load_checkpoint, read_histories
+from benchmarks.new_items import BATCH, NIGHT, SEED, TOP_K, by_model
+from benchmarks.records import RESULTS, record
+from modeling_fair.markdown_fair import markdown_table
+from run_training import main as run_training
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = {"kept": "trained without the last two items", "night": "then for 2 epochs with the one before the last"}
+
+
+def goes_on(checkpoint: str, data: Path, histories: list[list[str]], work: Path, more: list[str]) -> Path:
+    """The checkpoint after a night with all but the last item of each history, trained where there is none."""
+    output = work / f"{Path(checkpoint).name}_night"
+    if not (output / "results.json").exists():
+        work.mkdir(parents=True, exist_ok=True)
+        lines = [" ".join([str(user), *history[:-1]]) + "\n" for user, history in enumerate(histories)]
+        (work / "sequences.txt").write_text("".join(lines), encoding="utf-8")
+        flags = ["--sequences_file", str(work / "sequences.txt"), "--items_file", str(data / "items.jsonl.gz")]
+        flags += ["--item_embeddings", str(data / "minilm_l6.float16.npy"), "--model_name_or_path", checkpoint]
+        flags += [*NIGHT, "--split", "none", "--output_dir", str(output), "--seed", str(SEED), "--report_to", "none"]
+        run_training([str(ROOT / "configs/fair_best.yaml"), *flags, *more])
+    return output
+
+
+@torch.no_grad()
+def measure(folder: str | Path, histories: list[list[str]]) -> dict[str, float]:
+    """Recall@10 and NDCG@10 of each history's last item, seen items removed."""
+    model, tokenizer = load_checkpoint(str(folder))
+    recommend = by_model(model, tokenizer)
+    before = [history[:-1] for history in histories]
+    best = np.concatenate([recommend(before[first : first + BATCH], None) for first in range(0, len(before), BATCH)])
+    wanted = tokenizer.catalogue.rows_of(history[-1] for history in histories)
+    places = (best == wanted[:, None]) @ (1 / np.log2(np.arange(TOP_K) + 2))
+    return {"recall@10": float((places > 0).mean()), "ndcg@10": float(places.mean())}
+
+
+def table(figures: Iterable[dict[str, Any]]) -> str:
+    """Figures of `results/last_items.json`: a row a training."""
+    values = {(figure["training"], figure["metric"]): figure["value"] for figure in figures}
+    metrics = ("recall@10", "ndcg@10")
+    rows = [[NAMES[name], *(f"{values[name, metric]:.4f}" for metric in metrics)] for name in NAMES]
+    return markdown_table(["test, seen removed", *metrics], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of a data set with text vectors")
+    parser.add_argument("--checkpoint", required=True, help="of fair_best, trained on that with leave-one-out")
+    parser.add_argument("--work", default="runs/last_items", help="where the other one is kept")
+    arguments, more = parser.parse_known_args()  # what is left goes to run_training.py
+    histories = read_histories(arguments.data)
+    night = goes_on(arguments.checkpoint, Path(arguments.data), histories, Path(arguments.work), more)
+    tested = [history for history in histories if len(history) > 2]
+    figures = [
+        {"figure": f"last_items_{name}_{metric}", "training": name, "metric": metric, "value": value}
+        for name, folder in (("kept", arguments.checkpoint), ("night", night))
+        for metric, value in measure(folder, tested).items()
+    ]
+    path = record("last_items", figures, {"users": len(tested), "seed": SEED}, torch.device("cpu"))
+    print(table(json.loads(path.read_text(encoding="utf-8"))))
+    print(f"Wrote {path.relative_to(RESULTS.parents[1])}.")
+
+
+if __name__ == "__main__":
+    main()
