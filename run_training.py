@@ -19,7 +19,7 @@ from typing import Any
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.cooccurrence_fair import LEVELS, add_similar, choose_prior, prior_parts, prior_users
@@ -89,7 +89,7 @@ def prepare(arguments: list[str]) -> Job:
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
     if data.split == "none":
-        args.set_evaluate("no")
+        args.eval_strategy, args.do_eval = IntervalStrategy.NO, False
         args.load_best_model_at_end, args.early_stopping_patience = False, None
 
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
