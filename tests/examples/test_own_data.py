@@ -16,9 +16,9 @@ def test_the_guide(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     commands = [text for _, language, text in BLOCKS if language == "bash"]
     python = "\n".join(text for _, language, text in BLOCKS if language == "python")
-    assert [mark for mark, language, _ in BLOCKS if language == "bash"] == ["", "long", "long"]
-    assert len(commands) == 3 and "add_items" in python and "remove_items" in python
-    make, train, go_on = map(shlex.split, commands)
+    assert [mark for mark, language, _ in BLOCKS if language == "bash"] == ["", *["long"] * 3]
+    assert "add_items" in python and "remove_items" in python
+    make, train, go_on, deploy = map(shlex.split, commands)
     run(make, tmp_path)
     run([*train, *SHORT], tmp_path)
     (tmp_path / "guide.py").write_text(
@@ -37,4 +37,8 @@ def test_the_guide(tmp_path):
     # An item that was taken out is a new one when it comes back.
     numbers = tuesday.known_ids[tuesday.catalogue.rows_of(["p0003", "p0004"])]
     assert numbers[0] < monday.num_known_items <= numbers[1]
+    run([*deploy, *SHORT], tmp_path)
+    deployed = FairTokenizer.from_pretrained(tmp_path / "shop/deployed")
+    interactions = len((tmp_path / "shop/log_tomorrow.csv").read_text().splitlines()) - 1
+    assert deployed.item_counts.sum() == interactions > tuesday.item_counts.sum() > monday.item_counts.sum()
     assert len(shared) == 290 and (tuesday.item_codes[tuesday.catalogue.rows_of(shared)] == old).all()
