@@ -1,4 +1,4 @@
-"""Write docs/measured.md's tables of speeds, noise and new items from the records in benchmarks/results.
+"""Write docs/measured.md's tables of speeds, noise, new and last items from the records in benchmarks/results.
 
 python -m benchmarks.report
 """
@@ -7,13 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import new_items, robustness
+from benchmarks import last_items, new_items, robustness
 from benchmarks.records import MEASURED, RESULTS, write_between
 from modeling_fair.markdown_fair import markdown_table
 
-BEGIN, END = "<!-- speeds: made by benchmarks/report.py -->\n", "<!-- /speeds -->\n"
-NOISE_BEGIN, NOISE_END = "<!-- noise: made by benchmarks/report.py -->\n", "<!-- /noise -->\n"
-NEW_BEGIN, NEW_END = "<!-- new items: made by benchmarks/report.py -->\n", "<!-- /new items -->\n"
 # Figure, what it says, what it is held against, format. The JSON files have more.
 ROWS = [
     ("train_targets_ratio", "targets/s in RPG's configuration, d 448", "GPT2Model, padded, all heads", "{:.1f} x"),
@@ -71,18 +68,19 @@ def of_record(name: str, table: Callable[[list[dict[str, Any]]], str]) -> str:
     return f"{table(figures)}\n\n* `{figures[0]['command']}` ({figures[0]['commit'][:7]})\n"
 
 
-def noise() -> str:
-    return of_record("robustness", robustness.table)
-
-
-def found_new_items() -> str:
-    return of_record("new_items", new_items.table)
+def sections() -> dict[str, str]:
+    """The text of each part of docs/measured.md that is made of records, by its name."""
+    return {
+        "speeds": speeds(read_records()),
+        "noise": of_record("robustness", robustness.table),
+        "new items": of_record("new_items", new_items.table),
+        "last items": of_record("last_items", last_items.table),
+    }
 
 
 def main() -> None:
-    write_between(MEASURED, BEGIN, speeds(read_records()), END)
-    write_between(MEASURED, NOISE_BEGIN, noise(), NOISE_END)
-    write_between(MEASURED, NEW_BEGIN, found_new_items(), NEW_END)
+    for name, text in sections().items():
+        write_between(MEASURED, f"<!-- {name}: made by benchmarks/report.py -->\n", text, f"<!-- /{name} -->\n")
 
 
 if __name__ == "__main__":

@@ -85,12 +85,14 @@ def test_a_record_holds_what_it_was_measured_with(tmp_path, monkeypatch):
 
 def test_the_readme_shows_the_records():
     text = records.MEASURED.read_text(encoding="utf-8")
-    shown = text.split(report.BEGIN)[1].split(report.END)[0]
-    assert shown == report.speeds(report.read_records()), "run python -m benchmarks.report"
-    assert text.split(report.NOISE_BEGIN)[1].split(report.NOISE_END)[0] == report.noise()
+    for name, shown in report.sections().items():
+        begin, end = f"<!-- {name}: made by benchmarks/report.py -->\n", f"<!-- /{name} -->\n"
+        assert text.split(begin)[1].split(end)[0] == shown, "run python -m benchmarks.report"
 
 
-@pytest.mark.parametrize("name", ["train_speed", "decode_speed", "scale", "streaming", "robustness"])
+@pytest.mark.parametrize(
+    "name", ["train_speed", "decode_speed", "scale", "streaming", "robustness", "new_items", "last_items"]
+)
 def test_every_benchmark_says_how_it_is_run(name, capsys, monkeypatch):
     module = __import__(f"benchmarks.{name}", fromlist=[name])
     monkeypatch.setattr(sys, "argv", [name, "--help"])

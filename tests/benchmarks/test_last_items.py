@@ -11,8 +11,8 @@ from run_training import main as run_training
 
 def test_a_night_knows_all_but_the_last_item(data, small, tmp_path, monkeypatch, capsys):
     files = f"--sequences_file {data}/sequences.txt --items_file {data}/items.jsonl.gz"
-    files += f" --item_embeddings {data}/minilm_l6.float16.npy --output_dir {tmp_path}/first --learning_rate 1e-2 --bf16 false"
-    run_training(["configs/fair_best.yaml", *files.split(), *small])
+    files += f" --item_embeddings {data}/minilm_l6.float16.npy --output_dir {tmp_path}/first"
+    run_training(["configs/fair_best.yaml", *files.split(), *small, "--learning_rate", "1e-2", "--bf16", "false"])
     (tmp_path / "results").mkdir()
     for module in (records, last_items):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results" / "here")
