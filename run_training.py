@@ -116,6 +116,8 @@ def prepare(arguments: list[str]) -> Job:
         if config.item_residuals or settings.cooccurrence_prior:
             config.num_known_items = tokenizer.num_known_items
         model = FairForGenerativeRecommendation(config)
+        if settings.centroid_start:
+            model.start_at_centroids(tokenizer)
     trainer = FairTrainer(
         model=model,
         args=args,
