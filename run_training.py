@@ -120,6 +120,8 @@ def prepare(arguments: list[str]) -> Job:
         if config.item_residuals or settings.cooccurrence_prior:
             config.num_known_items = tokenizer.num_known_items
         model = FairForGenerativeRecommendation(config)
+        if settings.centroid_start:
+            model.start_at_centroids(tokenizer)
     if data.split == "none" and settings.cooccurrence_prior:
         check_prior(model.config, settings.model_name_or_path is not None)
     trainer = FairTrainer(
