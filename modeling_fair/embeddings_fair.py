@@ -76,21 +76,6 @@ class FairEmbeddings(nn.Module):
             return vectors
         return vectors + self.residuals(torch.where(known_ids < 0, self.residuals.num_embeddings - 1, known_ids))
 
-    @torch.no_grad()
-    def start_at_centroids(self, centroids: torch.Tensor) -> None:
-        """What [`FairForGenerativeRecommendation.start_at_centroids`] does: centroids (num_codebooks, codebook_size,
-        width), those of each codebook in directions of their own."""
-        weight = self.codes.weight
-        books, size, width = centroids.shape
-        if (books, size) != (self.num_codebooks, self.codebook_size):
-            raise ValueError(
-                f"The tokenizer has {books} codebooks of {size} codes but the model {self.num_codebooks} of "
-                f"{self.codebook_size}: make the model for this tokenizer."
-            )
-        directions = nn.init.orthogonal_(weight.new_empty(books * width, weight.shape[1])).view(books, width, -1)
-        placed = torch.einsum("mkw,mwd->mkd", centroids.to(weight), directions).flatten(0, 1)
-        weight[:-1] = placed * (weight[:-1].square().mean() / placed.square().mean().clamp(min=1e-12)).sqrt()
-
     def with_known_items(self, own: torch.Tensor) -> nn.Embedding:
         """Own vectors of the known items and of more, (items, hidden_size)."""
         assert self.residuals is not None

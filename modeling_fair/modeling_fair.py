@@ -279,18 +279,6 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
         logits = self.heads(states.reshape(-1, states.shape[-1]), self.model.embeddings.codebooks())
         return logits.view(*states.shape[:-1], *logits.shape[1:])
 
-    def start_at_centroids(self, tokenizer: Any) -> None:
-        """Let code embeddings start, before any training, as the centroids of the codes: then two items' vectors have the
-        cosine of what their codes say of their texts (nearly so where `hidden_size` is below the width of the codebooks).
-
-        Args:
-            tokenizer: a fitted [`FairTokenizer`].
-
-        Raises:
-            ValueError: for a tokenizer with other codebooks than the model's.
-        """
-        self.model.embeddings.start_at_centroids(torch.from_numpy(tokenizer.codebooks.centroids))
-
     def set_prior(self, counts: Any, weight: float, repeat: float = 0.0, level: float | None = None) -> None:
         """Make co-occurrence counts part of the model, or take them out again.
 
