@@ -22,6 +22,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
+from modeling_fair.centroids_fair import start_at_centroids
 from modeling_fair.cooccurrence_fair import LEVELS, add_similar, choose_prior, prior_parts, prior_users
 from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
@@ -41,6 +42,7 @@ class Job:
     resume: str | None
     record: dict[str, Any]
     cooccurrence_prior: bool = False
+    centroid_start: bool = False
 
     def model_config(self) -> FairConfig:
         """As it is now."""
@@ -119,7 +121,7 @@ def prepare(arguments: list[str]) -> Job:
         config.codebook_size = tokenizer.codebook_size
         if config.item_residuals or settings.cooccurrence_prior:
             config.num_known_items = tokenizer.num_known_items
-        model = FairForGenerativeRecommendation(config)
+        model = new_model(config, tokenizer, settings.centroid_start)
     if data.split == "none" and settings.cooccurrence_prior:
         check_prior(model.config, settings.model_name_or_path is not None)
     trainer = FairTrainer(
@@ -144,7 +146,15 @@ def prepare(arguments: list[str]) -> Job:
     trainer.accelerator.wait_for_everyone()
     if args.process_index == 0:
         shutil.rmtree(shared, ignore_errors=True)
-    return Job(trainer, prepared.get("test"), resume, record, settings.cooccurrence_prior)
+    return Job(trainer, prepared.get("test"), resume, record, settings.cooccurrence_prior, settings.centroid_start)
+
+
+def new_model(config: FairConfig, tokenizer: FairTokenizer, centroid_start: bool) -> FairForGenerativeRecommendation:
+    """A model before any training."""
+    model = FairForGenerativeRecommendation(config)
+    if centroid_start:
+        start_at_centroids(model, tokenizer)
+    return model
 
 
 def check_prior(config: FairConfig, goes_on: bool) -> None:

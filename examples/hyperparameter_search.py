@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer  # noqa: E402
-from run_training import Job, prepare  # noqa: E402
+from run_training import Job, new_model, prepare  # noqa: E402
 from training_fair.records import write_json  # noqa: E402
 
 
@@ -84,7 +84,8 @@ def search(job: Job, space: dict[str, Any], trials: int) -> dict[str, Any]:
 
     def model_init(trial: optuna.Trial | None) -> FairForGenerativeRecommendation:
         chosen = {} if trial is None else suggest(trial, {name: space[name] for name in fields})
-        return FairForGenerativeRecommendation(FairConfig(**{**base.to_dict(), **chosen}))
+        config = FairConfig(**{**base.to_dict(), **chosen})
+        return new_model(config, trainer.processing_class, job.centroid_start)
 
     output = Path(str(trainer.args.output_dir))
     output.mkdir(parents=True, exist_ok=True)

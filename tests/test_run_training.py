@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from transformers import pipeline
 
@@ -228,6 +229,17 @@ def test_a_model_of_items_gets_a_mixture_and_keeps_it(shop, tmp_path):
     assert {one["prior_weight"] for one in third["priors"]} == {MIXTURE_WEIGHT}
     one_level = arguments({**shop, "out": str(tmp_path / "given")}, "--max_steps", "1", *flags, "--prior_level", "3.5")
     assert main(one_level)["config"]["prior_level"] == 3.5
+
+
+def test_code_embeddings_start_as_centroids(shop):
+    flags = "--max_steps 1 --learning_rate 0 --centroid_start true --pca_dim 16".split()
+    main(arguments(shop, *flags))
+    model = FairForGenerativeRecommendation.from_pretrained(shop["out"])
+    tokenizer = FairTokenizer.from_pretrained(shop["out"])
+    decoded = tokenizer.codebooks.decode(tokenizer.item_codes)
+    vectors = model.model.embeddings.sums(torch.from_numpy(tokenizer.item_codes)).detach().numpy()
+    scale = (vectors @ vectors.T).sum() / (decoded @ decoded.T).sum()
+    np.testing.assert_allclose(vectors @ vectors.T, decoded @ decoded.T * scale, atol=1e-3 * scale)
 
 
 def test_everything_is_trained_on(shop, tmp_path):

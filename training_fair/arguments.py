@@ -85,6 +85,10 @@ class TokenizerArguments:
         default=None,
         metadata={"help": "folder that keeps finished batches of items, for a run that goes on where one stopped"},
     )
+    centroid_start: bool = field(
+        default=False,
+        metadata={"help": "start code embeddings as the codes' centroids, so that items are as like as their texts"},
+    )
     cooccurrence_prior: bool = field(
         default=False,
         metadata={

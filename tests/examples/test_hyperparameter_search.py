@@ -52,6 +52,18 @@ def test_a_trial_is_worth_its_best_epoch(folder, monkeypatch):
     assert [trial["mrr"] for trial in found["trials"]] == [0.4, 0.3] and found["best"]["mrr"] == 0.4
 
 
+def test_trials_start_as_a_run_does(folder, monkeypatch):
+    started = []
+    monkeypatch.setattr("run_training.start_at_centroids", lambda model, _: started.append(model))
+    main([*arguments(folder, 2, {"hidden_size": {"choice": [16]}}), "--centroid_start", "true"])
+    assert sum(model.config.hidden_size == 16 for model in started) >= 2
+
+
+def test_a_search_needs_validation(folder):
+    with pytest.raises(ValueError, match="leave --split none out"):
+        main([*arguments(folder, 1, {"learning_rate": {"choice": [1e-3]}}), "--split", "none"])
+
+
 def test_a_search_does_not_go_on_from_a_model(folder):
     with pytest.raises(ValueError, match="leave --model_name_or_path out"):
         space = {"learning_rate": {"choice": [1e-3]}}
