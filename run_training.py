@@ -19,7 +19,7 @@ from typing import Any
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.centroids_fair import start_at_centroids
@@ -29,7 +29,7 @@ from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
 from training_fair.arguments import OF_A_FIT, parse_arguments
-from training_fair.inputs import item_counts, load_data, make_tokenizer, split_data
+from training_fair.inputs import item_counts, load_data, make_tokenizer, of_checkpoint, split_data
 from training_fair.records import provenance, write_json
 
 
@@ -90,9 +90,9 @@ def prepare(arguments: list[str]) -> Job:
         config = FairConfig(**dataclasses.asdict(model_fields), num_known_items=known)
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
-    if data.split == "none":
-        args.eval_strategy, args.do_eval = IntervalStrategy.NO, False
-        args.load_best_model_at_end, args.early_stopping_patience = False, None
+    if data.split == "none" and settings.cooccurrence_prior:
+        before = settings.model_name_or_path
+        check_prior(config if before is None else of_checkpoint(FairConfig, before))
 
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
     with args.main_process_first(local=False, desc="preparing data"):  # nodes share the output folder
@@ -108,9 +108,8 @@ def prepare(arguments: list[str]) -> Job:
             tokenizer = FairTokenizer.from_pretrained(resume or shared)
             prepared = prepare_datasets(splits, tokenizer)
         if not len(prepared["train"]):
-            raise ValueError(
-                "No user has 2 items left to train on: the leave_one_out split keeps a user's last two for evaluation."
-            )
+            kept = "" if data.split == "none" else f": the {data.split} split keeps the last ones for evaluation"
+            raise ValueError(f"No user has 2 items left to train on{kept}.")
     if args.process_index == 0:
         print(f"Data: {report}\nItem codes: {tokenizer.quality()}\nTraining on {args.world_size} process(es).")
 
@@ -119,11 +118,10 @@ def prepare(arguments: list[str]) -> Job:
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
     else:
         config.codebook_size = tokenizer.codebook_size
-        if config.item_residuals or settings.cooccurrence_prior:
-            config.num_known_items = tokenizer.num_known_items
+        config.num_known_items = tokenizer.num_known_items if config.item_residuals else 0
         model = new_model(config, tokenizer, settings.centroid_start)
-    if data.split == "none" and settings.cooccurrence_prior:
-        check_prior(model.config, settings.model_name_or_path is not None)
+    if settings.cooccurrence_prior and not model.config.num_known_items:
+        model.config.num_known_items = tokenizer.num_known_items  # models that had neither know codes alone
     trainer = FairTrainer(
         model=model,
         args=args,
@@ -157,19 +155,17 @@ def new_model(config: FairConfig, tokenizer: FairTokenizer, centroid_start: bool
     return model
 
 
-def check_prior(config: FairConfig, goes_on: bool) -> None:
+def check_prior(config: FairConfig) -> None:
     """
     Raises:
         ValueError: for a prior that is to be chosen, without anybody to choose it with.
     """
-    if goes_on and not config.prior_weight:
-        return  # none was best
     form = config.prior_level is not None or config.prediction == "codes"
     if not config.prior_weight or config.prior_similar_weight is None or not form:
         raise ValueError(
-            "--split none leaves no users to choose a prior with: go on from a run that has chosen one "
-            "(--model_name_or_path), give --prior_weight, --prior_similar_weight and, where items are predicted, "
-            "--prior_level, or add --cooccurrence_prior false."
+            "--split none leaves no users to choose a prior with: go on from a run that has chosen one with its split "
+            "(--model_name_or_path), give a new model --prior_weight, --prior_similar_weight and, where it predicts "
+            "items, --prior_level, or add --cooccurrence_prior false."
         )
 
 
@@ -180,10 +176,9 @@ def add_prior(trainer: FairTrainer) -> dict[str, Any]:
     config, levels = model.config, None
     parts = prior_parts(trainer.train_dataset, trainer.processing_class)
     if trainer.eval_dataset is None:
-        counts = add_similar(*parts, config.prior_similar_weight or 0.0)
-        model.set_prior(
-            counts if config.prior_weight else None, config.prior_weight, config.prior_repeat, config.prior_level
-        )
+        assert config.prior_similar_weight is not None  # checked before
+        counts = add_similar(*parts, config.prior_similar_weight)
+        model.set_prior(counts, config.prior_weight, config.prior_repeat, config.prior_level)
         return {}
     assert isinstance(trainer.eval_dataset, Dataset)
     users = prior_users(trainer.eval_dataset)

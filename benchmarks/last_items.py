@@ -1,5 +1,6 @@
 """What a last training on everything is worth (`--split none`). A checkpoint was trained without the last two items of
-each user; the same goes on for a night with all but the last one. Both are asked for that one, the history read whole.
+each user. It goes on for a night without them, too, and for one with all but the last item. All three are asked for
+that one, the history read whole.
 
     python -m benchmarks.last_items --data ../shared/data/beauty --checkpoint runs/quality/beauty_fair_best_seed0
 """
@@ -20,20 +21,32 @@ from modeling_fair.markdown_fair import markdown_table
 from run_training import main as run_training
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = {"kept": "trained without the last two items", "night": "then for 2 epochs with the one before the last"}
+NAMES = {
+    "kept": "trained without the last two items",
+    "more": "for 2 epochs more, without them too",
+    "night": "for 2 epochs more, with the one before the last",
+}
 
 
-def goes_on(checkpoint: str, data: Path, histories: list[list[str]], work: Path, more: list[str]) -> Path:
-    """The checkpoint after a night with all but the last item of each history, trained where there is none."""
-    output = work / f"{Path(checkpoint).name}_night"
+def goes_on(checkpoint: str, data: Path, histories: list[list[str]], work: Path, night: bool, more: list[str]) -> Path:
+    """The checkpoint after 2 epochs more, trained where there is none: on all but the last item of each history, or on
+    what it was trained on."""
+    output = work / f"{Path(checkpoint).name}_{'night' if night else 'more'}"
     if not (output / "results.json").exists():
         work.mkdir(parents=True, exist_ok=True)
-        lines = [" ".join([str(user), *history[:-1]]) + "\n" for user, history in enumerate(histories)]
-        (work / "sequences.txt").write_text("".join(lines), encoding="utf-8")
-        flags = ["--sequences_file", str(work / "sequences.txt"), "--items_file", str(data / "items.jsonl.gz")]
-        flags += ["--item_embeddings", str(data / "minilm_l6.float16.npy"), "--model_name_or_path", checkpoint]
-        flags += [*NIGHT, "--split", "none", "--output_dir", str(output), "--seed", str(SEED), "--report_to", "none"]
-        run_training([str(ROOT / "configs/fair_best.yaml"), *flags, *more])
+        sequences = data / "sequences.txt"
+        if night:
+            sequences = work / "sequences.txt"
+            lines = [" ".join([str(user), *history[:-1]]) + "\n" for user, history in enumerate(histories)]
+            sequences.write_text("".join(lines), encoding="utf-8")
+        flags = ["--sequences_file", str(sequences), "--items_file", str(data / "items.jsonl.gz"), "--split"]
+        flags += ["none" if night else "leave_one_out", "--item_embeddings", str(data / "minilm_l6.float16.npy")]
+        flags += [*NIGHT, "--model_name_or_path", checkpoint, "--output_dir", str(output), "--seed", str(SEED)]
+        flags += ["--resume_from_checkpoint", "true"] if any(output.glob("checkpoint-*")) else []
+        run_training([str(ROOT / "configs/fair_best.yaml"), *flags, "--report_to", "none", *more])
+    trained = json.loads((output / "results.json").read_text(encoding="utf-8"))["arguments"]["model_name_or_path"]
+    if trained != checkpoint:
+        raise ValueError(f"{output} went on from {trained}, not from {checkpoint}: delete it, or give another --work.")
     return output
 
 
@@ -64,11 +77,13 @@ def main() -> None:
     parser.add_argument("--work", default="runs/last_items", help="where the other one is kept")
     arguments, more = parser.parse_known_args()  # what is left goes to run_training.py
     histories = read_histories(arguments.data)
-    night = goes_on(arguments.checkpoint, Path(arguments.data), histories, Path(arguments.work), more)
+    common = arguments.checkpoint, Path(arguments.data), histories, Path(arguments.work)
+    folders: dict[str, str | Path] = {"kept": arguments.checkpoint}
+    folders |= {name: goes_on(*common, name == "night", more) for name in ("more", "night")}
     tested = [history for history in histories if len(history) > 2]
     figures = [
         {"figure": f"last_items_{name}_{metric}", "training": name, "metric": metric, "value": value}
-        for name, folder in (("kept", arguments.checkpoint), ("night", night))
+        for name, folder in folders.items()
         for metric, value in measure(folder, tested).items()
     ]
     path = record("last_items", figures, {"users": len(tested), "seed": SEED}, torch.device("cpu"))

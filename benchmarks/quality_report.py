@@ -4,6 +4,7 @@ python -m benchmarks.quality_report
 """
 
 import json
+import re
 import statistics
 from collections import defaultdict
 from typing import Any
@@ -170,7 +171,8 @@ def costs(records: list[dict[str, Any]]) -> str:
         memory = max(record["peak_memory_mib"] for record in of_model) / 1024
         seeds = " ".join(str(record["seed"]) for record in of_model)
         commits = ", ".join(sorted({(record["commit"] or "")[:7] for record in of_model}))
-        text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}`: "
+        flags = "".join(sorted({re.sub(r".*--seeds( \d+)*", "", record["command"]).rstrip() for record in of_model}))
+        text += f"* `python -m benchmarks.quality --dataset {of_set} --models {model} --seeds {seeds}{flags}`: "
         text += f"{minutes}, {memory:.1f} GiB ({commits})\n"
     known = sum(record["seconds"] for record in records if _timed(record)) / 3600
     return f"{text}\nIn all {known:.1f} core-hours, runs of unknown time not counted.\n"

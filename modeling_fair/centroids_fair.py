@@ -1,4 +1,4 @@
-"""Code embeddings that start as the codes' centroids, so that items are as like each other as their texts are."""
+"""Code embeddings initialised from the centroids of the codebooks, so that items start as similar as their texts."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from torch import nn
 
 @torch.no_grad()
 def start_at_centroids(model: Any, tokenizer: Any) -> None:
-    """Let the code embeddings of a new model start as the codes' centroids, each codebook in directions of its own,
-    and as large as random ones. The vectors of two items then have the cosine of what their codes say of their texts
-    (about that, where `hidden_size` is below the width of the codebooks side by side).
+    """Initialise the code embeddings of a new model from the codes' centroids, each codebook in directions of its own,
+    and as large as random ones. What the codes of two items add to their vectors then has the cosine of what they say
+    of their texts (about that, where `hidden_size` is below the width of the codebooks side by side). Own vectors of
+    known items (`item_residuals`) stay random.
 
     Args:
         model: a [`FairForGenerativeRecommendation`] before any training; changed in place.

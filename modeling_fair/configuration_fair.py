@@ -67,8 +67,8 @@ class FairConfig(PreTrainedConfig):
             has this score to share out, so it is as large as scores are: beside items up to 1 / `cosine_temperature`.
         prior_repeat (`float`, defaults to 0.0): what the prior adds to the scores of the known items
             that the model reads in the history: below 0 where users do not come back for an item.
-        prior_similar_weight (`float`, *optional*): weight of similar items among what the prior holds, for
-            `run_training.py` alone, which sets it where it is not given.
+        prior_similar_weight (`float`, *optional*): weight of similar items among what the prior holds, 0 for none of
+            them; `run_training.py` makes the prior of them, and sets it where it is not given.
         prior_floor (`float`, defaults to 0.001): what the prior of a product counts where it has nothing.
         prior_history (`int`, defaults to 20): newest items of a history that the prior looks at.
         prior_decay (`float`, defaults to 0.5): weight of an item there relative to the next newer one.
@@ -156,6 +156,10 @@ class FairConfig(PreTrainedConfig):
         for name in ("num_known_items", "num_adopted_items", "prior_size", "prior_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value of at least 0.")
+        if self.prior_similar_weight is not None and self.prior_similar_weight < 0:
+            raise ValueError(
+                f"FairConfig.prior_similar_weight is {self.prior_similar_weight}: give it a value of at least 0."
+            )
         if self.prior_level is not None and self.prior_size and not self.prior_weight:
             raise ValueError("FairConfig.prior_level needs a prior_weight above 0.")
         for name in ("attention_dropout", "hidden_dropout", "embedding_dropout"):

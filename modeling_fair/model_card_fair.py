@@ -35,6 +35,7 @@ CONFIG = (
     "prior_level",
 )
 ARGUMENTS = (
+    "centroid_start",
     "mtp_weight",
     "item_weight",
     "item_negatives",

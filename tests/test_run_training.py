@@ -147,12 +147,10 @@ def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
     main(arguments(again, "--max_steps", "2", "--model_name_or_path", shop["out"]))
     codes = load_file(Path(again["out"]) / "item_codes.safetensors")["item_codes"]
     assert np.array_equal(codes[:40], old) and len(codes) == 41
-    known, counts = (
-        FairTokenizer.from_pretrained(again["out"]).catalogue,
-        Counter(item for items in users_of(shop["log"]) for item in items[:-2]),
-    )
-    popular = FairTokenizer.from_pretrained(again["out"]).item_counts
-    assert popular.tolist() == [counts[item_id] for item_id in known.item_ids], "those of this log"
+    tokenizer = FairTokenizer.from_pretrained(again["out"])
+    counts = Counter(item for items in users_of(shop["log"]) for item in items[:-2])
+    popular = [counts[item_id] for item_id in tokenizer.catalogue.item_ids]
+    assert tokenizer.item_counts.tolist() == popular, "those of this log"
     answer = pipeline("recommendation", model=again["out"])({"history": ["p1"]}, allow=["new"])
     assert answer[0]["title"] == "tent model brand-new"
     record = json.loads((tmp_path / "again/results.json").read_text())
@@ -266,6 +264,12 @@ def test_everything_is_trained_on(shop, tmp_path):
     out = ["--output_dir", str(tmp_path / "new")]
     with pytest.raises(ValueError, match="no users to choose a prior with"):
         main([*whole, *out])
+    with pytest.raises(ValueError, match="no users to choose a prior with"):  # the checkpoint was made before it
+        config = Path(shop["out"]) / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "prior_similar_weight": None}))
+        main([*whole, *out, "--model_name_or_path", shop["out"]])
+    with pytest.raises(ValueError, match="gone is neither a folder nor"):
+        main([*whole, *out, "--model_name_or_path", str(tmp_path / "gone")])
     given = ["--prior_weight", "1.5", "--prior_similar_weight", "2"]
     with pytest.raises(ValueError, match="--prior_level"):
         main([*whole, *out, *given])
@@ -273,6 +277,27 @@ def test_everything_is_trained_on(shop, tmp_path):
     assert main([*whole, *out, *given, "--prior_level", "3"])["config"]["prior_size"]
     popular = FairTokenizer.from_pretrained(tmp_path / "new").item_counts
     assert popular.sum() == sum(map(len, users_of(shop["log"])))
+
+
+def test_everything_is_trained_on_without_evaluation_whatever_is_saved(shop, tmp_path):
+    """And a stopped run goes on to the same weights."""
+    steps = "--split none --max_steps 4 --early_stopping_patience 3".split()
+    whole = main(arguments(shop, *steps, "--save_strategy", "steps", "--save_steps", "2"))
+    assert whole["results"] == {} and whole["arguments"]["eval_strategy"] == "no"
+    weights = (Path(shop["out"]) / "model.safetensors").read_bytes()
+    shutil.rmtree(Path(shop["out"]) / "checkpoint-4")
+    main(arguments(shop, *steps, "--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkpoint", "true"))
+    assert (Path(shop["out"]) / "model.safetensors").read_bytes() == weights
+    main(arguments({**shop, "out": str(tmp_path / "unsaved")}, *steps, "--save_strategy", "no"))
+    assert (tmp_path / "unsaved/model.safetensors").read_bytes() == weights
+
+
+def test_a_prior_is_added_to_a_model_that_knew_codes_alone(shop, tmp_path):
+    first = main(arguments(shop, "--max_steps", "2"))
+    assert first["config"]["num_known_items"] == 0
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
+    second = main([*again, "--max_steps", "2", "--cooccurrence_prior", "true"])
+    assert second["config"]["num_known_items"] == 39 and len(second["priors"]) > 3
 
 
 def of_pair(model, tokenizer, items):

@@ -87,23 +87,28 @@ class TokenizerArguments:
     )
     centroid_start: bool = field(
         default=False,
-        metadata={"help": "start code embeddings as the codes' centroids, so that items are as like as their texts"},
+        metadata={"help": "initialise code embeddings from the codebooks' centroids: items start as similar as texts"},
     )
     cooccurrence_prior: bool = field(
         default=False,
         metadata={
             "help": "add the training's co-occurrence counts and similar items to the model, with --prior_weight, "
-            "--prior_repeat and --prior_similar_weight or, for one that is 0 or not given, what is best in validation "
-            "(of at most 10,000 users); beside a model of items as a mixture, of --prior_level or the best one"
+            "--prior_repeat (what is best in validation where they are 0) and --prior_similar_weight (where it is not "
+            "given), validated by at most 10,000 users; beside a model of items as a mixture, of --prior_level or the "
+            "best one. A training that goes on keeps what its checkpoint has"
         },
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "FAIR checkpoint to go on from, with its tokenizer; items it lacks are added"}
+        default=None,
+        metadata={
+            "help": "FAIR checkpoint to go on from, with its tokenizer; items it lacks are added, popularity and the "
+            "prior are counted anew in the interactions that are given"
+        },
     )
 
 
 # What a checkpoint to go on from has settled already.
-OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions")
+OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions", "centroid_start")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "num_adopted_items", "prior_size")
 
@@ -120,7 +125,7 @@ ModelArguments = dataclasses.make_dataclass(
     [
         (
             spec.name,
-            float | None if spec.default is None else type(spec.default),  # the one without a value is a number
+            float | None if spec.default is None else type(spec.default),  # those without a value are numbers
             field(default=spec.default, metadata={"help": FIELD_HELPS.get(spec.name, "")}),
         )
         for spec in dataclasses.fields(FairConfig)
@@ -164,4 +169,10 @@ def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArgum
         settings = {name: value for name, value in settings.items() if name not in SOURCES}
     listed = {name for name in settings if known[name].nargs in ("+", "*") and isinstance(settings[name], str)}
     parser.set_defaults(**{name: [value] if name in listed else value for name, value in settings.items()})
-    return parser.parse_args_into_dataclasses(arguments)  # type: ignore[return-value]
+    everything = parser.parse_args(arguments).split == "none"
+    if everything:  # there is nobody to evaluate with
+        arguments = [*arguments, "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    parsed: Any = parser.parse_args_into_dataclasses(arguments)
+    if everything:
+        parsed[-1].early_stopping_patience = None
+    return parsed

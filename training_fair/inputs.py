@@ -131,6 +131,21 @@ def load_embeddings(path: str | None) -> np.ndarray | None:
         raise ValueError(f"{path} is not a whole .npy file of numbers: write it with numpy.save.") from error
 
 
+def of_checkpoint(part: Any, path: str) -> Any:
+    """The configuration or the tokenizer, by its class, of the checkpoint to go on from.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    try:
+        return part.from_pretrained(path)
+    except OSError as error:
+        raise ValueError(
+            f"--model_name_or_path {path} is neither a folder nor a repository of the Hub that can be reached: name a "
+            "folder that a run wrote."
+        ) from error
+
+
 def make_tokenizer(
     items: Dataset, train: Dataset, data: DataArguments, settings: TokenizerArguments, model: FairConfig, seed: int
 ) -> FairTokenizer:
@@ -156,13 +171,7 @@ def make_tokenizer(
             seed=seed,
             work_dir=settings.tokenizer_work_dir,
         )
-    try:
-        tokenizer = FairTokenizer.from_pretrained(settings.model_name_or_path)
-    except OSError as error:
-        raise ValueError(
-            f"--model_name_or_path {settings.model_name_or_path} is neither a folder nor a repository of the Hub that "
-            "can be reached: name a folder that a run wrote."
-        ) from error
+    tokenizer = of_checkpoint(FairTokenizer, settings.model_name_or_path)
     new = np.flatnonzero(tokenizer.catalogue.rows_of(items["item_id"]) < 0)
     tokenizer.add_items(
         items.select(new),

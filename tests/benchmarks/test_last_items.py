@@ -1,6 +1,7 @@
 """A night trains on everything but the item that is asked for."""
 
 import json
+import shutil
 
 import pytest
 
@@ -28,4 +29,10 @@ def test_a_night_knows_all_but_the_last_item(data, small, tmp_path, monkeypatch,
     tested = json.loads((tmp_path / "first/results.json").read_text())["results"]["test"]
     for metric in ("recall@10", "ndcg@10"):
         assert values[f"last_items_kept_{metric}"] == pytest.approx(tested[f"{metric}_seen_removed"])
-    assert "then for 2 epochs" in capsys.readouterr().out
+    assert "with the one before the last" in capsys.readouterr().out
+    more = json.loads((tmp_path / "work/first_more/results.json").read_text())
+    assert more["split"]["interactions"] == sum(map(len, histories)) and more["results"]["test"]
+    shutil.copytree(tmp_path / "first", tmp_path / "elsewhere/first")
+    monkeypatch.setattr("sys.argv", ["last_items", *of[:2], "--checkpoint", f"{tmp_path}/elsewhere/first", *of[4:]])
+    with pytest.raises(ValueError, match="delete it, or give another --work"):
+        last_items.main()
