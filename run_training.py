@@ -28,7 +28,7 @@ from modeling_fair.metrics_fair import metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
-from training_fair.arguments import OF_A_FIT, parse_arguments
+from training_fair.arguments import DERIVED, OF_A_FIT, parse_arguments
 from training_fair.inputs import item_counts, load_data, make_tokenizer, of_checkpoint, split_data
 from training_fair.records import provenance, write_json
 
@@ -115,6 +115,8 @@ def prepare(arguments: list[str]) -> Job:
 
     if settings.model_name_or_path is not None:
         model = FairForGenerativeRecommendation.from_pretrained(resume or settings.model_name_or_path)
+        if (ignored := given_in_vain(config, model.config)) and args.process_index == 0:
+            print(f"Left as the checkpoint has them: {', '.join(ignored)}.")
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
     else:
         config.codebook_size = tokenizer.codebook_size
@@ -145,6 +147,17 @@ def prepare(arguments: list[str]) -> Job:
     if args.process_index == 0:
         shutil.rmtree(shared, ignore_errors=True)
     return Job(trainer, prepared.get("test"), resume, record, settings.cooccurrence_prior, settings.centroid_start)
+
+
+def given_in_vain(wanted: FairConfig, own: FairConfig) -> list[str]:
+    """Settings of a model, other than the defaults, that the checkpoint to go on from has otherwise."""
+    defaults = FairConfig()
+    names = [spec.name for spec in dataclasses.fields(FairConfig) if spec.name in FairConfig.__annotations__]
+    return [
+        f"{name} {getattr(own, name)} (not {getattr(wanted, name)})"
+        for name in names
+        if name not in DERIVED and getattr(wanted, name) not in (getattr(defaults, name), getattr(own, name))
+    ]
 
 
 def new_model(config: FairConfig, tokenizer: FairTokenizer, centroid_start: bool) -> FairForGenerativeRecommendation:

@@ -139,12 +139,14 @@ def users_of(log: str) -> list[list[str]]:
     return [[item for _, item in sorted(events, key=lambda event: event[0])] for events in users.values()]
 
 
-def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path):
+def test_training_goes_on_from_a_checkpoint_with_new_items(shop, tmp_path, capsys):
     main(arguments(shop, "--max_steps", "2"))
     old = load_file(Path(shop["out"]) / "item_codes.safetensors")["item_codes"]
     add_item(shop, time=99999)
     again = {**shop, "out": str(tmp_path / "again")}
-    main(arguments(again, "--max_steps", "2", "--model_name_or_path", shop["out"]))
+    assert "as the checkpoint has" not in capsys.readouterr().out
+    main(arguments(again, "--max_steps", "2", "--model_name_or_path", shop["out"], "--hidden_dropout", "0.3"))
+    assert "Left as the checkpoint has them: hidden_dropout 0.0 (not 0.3)." in capsys.readouterr().out
     codes = load_file(Path(again["out"]) / "item_codes.safetensors")["item_codes"]
     assert np.array_equal(codes[:40], old) and len(codes) == 41
     tokenizer = FairTokenizer.from_pretrained(again["out"])
