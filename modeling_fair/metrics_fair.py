@@ -57,12 +57,13 @@ def rank_targets(
         length = all_scores.shape[1]
         catalogue = start + length
         rows = torch.arange(start, catalogue, device=device).expand(batch, -1)
+        all_scores = all_scores.contiguous()  # as `score_items` yields them, items side by side take twice as long
         removed = in_chunk(seen, start, length)
+        before = (all_scores == target_scores[:, None]) & (rows < targets[:, None])
+        ahead = (~(all_scores <= target_scores[:, None]) | before) & (rows != targets[:, None])
         for name in ("", SEEN_REMOVED):
             scores = all_scores.masked_fill(removed, float("-inf")) if name else all_scores
-            before = (scores == target_scores[:, None]) & (rows < targets[:, None])
-            ahead = (~(scores <= target_scores[:, None]) | before) & (rows != targets[:, None])
-            ranks[name] += ahead.sum(dim=1, dtype=torch.int32)
+            ranks[name] += (ahead & ~removed if name else ahead).sum(dim=1, dtype=torch.int32)
             of_chunk = best_of(scores, rows, top_k)
             if name in best:
                 both_scores, both_rows = (torch.cat(pair, dim=1) for pair in zip(best[name], of_chunk, strict=True))
