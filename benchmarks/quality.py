@@ -53,7 +53,9 @@ SELECT = "ndcg@10"  # validation, seen items kept
 CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "rpg": ("rpg", {}),
     "rpg_40_epochs": ("rpg", {"num_train_epochs": 40}),  # as many as fair_paper
+    "rpg_centroids": ("rpg", {"centroid_start": True}),
     "fair_paper": ("fair_paper", {}),
+    "fair_paper_centroids": ("fair_paper", {"centroid_start": True}),
     "fair_paper_no_fam": ("fair_paper", {"attention_type": "standard"}),
     "fair_paper_no_nrt": ("fair_paper", {"nrt_weight": 0}),
     "fair_paper_no_mim": ("fair_paper", {"mim_weight": 0}),

@@ -25,7 +25,9 @@ NAMES = {
     "tiger": "TIGER",
     "rpg": "RPG",
     "rpg_40_epochs": "RPG, 40 epochs",
+    "rpg_centroids": "RPG, from centroids",
     "fair_paper": "FAIR paper",
+    "fair_paper_centroids": "FAIR paper, from centroids",
     "fair_paper_no_fam": "FAIR paper, standard attention",
     "fair_paper_no_nrt": "FAIR paper, no NRT",
     "fair_paper_no_mim": "FAIR paper, no MIM",
@@ -40,6 +42,8 @@ FUSED = " + prior"
 # Of means over the seeds that both have, seen items kept: a name, and the two models.
 RATIOS = (
     ("paper_vs_rpg", "fair_paper", "rpg", "recall@5"),
+    ("paper_centroids_vs_rpg", "fair_paper_centroids", "rpg", "recall@5"),
+    ("both_centroids", "fair_paper_centroids", "rpg_centroids", "recall@5"),
     ("paper_vs_rpg_same_patience", "fair_paper_75_epochs", "rpg", "recall@5"),
     ("paper_vs_rpg_same_epochs", "fair_paper", "rpg_40_epochs", "recall@5"),
     ("paper_vs_no_fam", "fair_paper", "fair_paper_no_fam", "recall@5"),
