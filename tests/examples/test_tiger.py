@@ -84,4 +84,4 @@ def test_it_learns_what_follows():
     fit(model, sequences, lambda _: next(epochs), epochs=40, batch_size=8, learning_rate=3e-3)
     histories = [[(start + step) % NUM_ITEMS for step in range(n)] for n in (2, 3) for start in range(NUM_ITEMS)]
     found = model.scores(histories).argmax(axis=1) == [(history[-1] + 1) % NUM_ITEMS for history in histories]
-    assert found.sum() >= 9, "of 24, where chance finds 2; 13 to 18 with other seeds"
+    assert found.sum() >= 9, "of 24, where chance finds 2; 13 to 19 with four seeds"
