@@ -1,9 +1,10 @@
-"""The training that SASRec and TIGER share: AdamW, a cosine schedule, and the epoch that was best in validation."""
+"""The training that SASRec and TIGER share: a cosine schedule, and the epoch that was best in validation."""
 
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+ADAMW = partial(torch.optim.AdamW, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def fit(
@@ -22,6 +25,7 @@ def fit(
     epochs: int = 30,
     patience: int = 5,
     batch_size: int = 128,
+    make_optimizer: Callable[..., torch.optim.Optimizer] = ADAMW,
     learning_rate: float = 1e-3,
     warmup: float = 0.05,
     bf16: bool = False,
@@ -36,6 +40,7 @@ def fit(
         validate: metric of the model, larger is better; called after every epoch.
         epochs, patience: at most so many epochs, and so many without a better metric.
         batch_size: sequences a step, drawn at random.
+        make_optimizer: from the parameters and `lr`.
         learning_rate, warmup: peak of the cosine schedule, and share of the steps before it.
         bf16: whether matrix products are in bfloat16.
         seed: of the order of the sequences, and of `loss_of`'s numbers.
@@ -47,13 +52,14 @@ def fit(
     Raises:
         ValueError: for a checkpoint of other settings.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = make_optimizer(model.parameters(), lr=learning_rate)
     random = np.random.default_rng(seed)
     sequences = [sequence for sequence in train_sequences if len(sequence) > 1]
     steps_an_epoch = math.ceil(len(sequences) / batch_size)
     curve: list[float] = []
     weights = _weights(model)
     made_of = f"{epochs} epochs, {batch_size=}, {learning_rate=}, {warmup=}, {seed=}, {len(sequences)} users, {model}"
+    made_of += f", {type(optimizer).__name__}"
     if checkpoint is not None and checkpoint.exists():
         curve, weights = _load(checkpoint, made_of, model, optimizer, random)
     while len(curve) < epochs and len(curve) - _best(curve) < patience:

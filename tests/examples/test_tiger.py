@@ -81,7 +81,8 @@ def test_it_learns_what_follows():
     sequences = [[(start + step) % NUM_ITEMS for step in range(6)] for start in range(NUM_ITEMS)] * 4
     epochs = itertools.count()
     model = TIGER(codes_of_items(), **SMALL)
-    fit(model, sequences, lambda _: next(epochs), epochs=40, batch_size=8, learning_rate=3e-3)
+    t5s_own = {"make_optimizer": torch.optim.Adafactor, "learning_rate": 3e-2}
+    fit(model, sequences, lambda _: next(epochs), epochs=80, batch_size=8, **t5s_own)
     histories = [[(start + step) % NUM_ITEMS for step in range(n)] for n in (2, 3) for start in range(NUM_ITEMS)]
     found = model.scores(histories).argmax(axis=1) == [(history[-1] + 1) % NUM_ITEMS for history in histories]
-    assert found.sum() >= 9, "of 24, where chance finds 2; 13 to 19 with four seeds"
+    assert found.sum() >= 20, "of 24, where chance finds 2; all with four seeds"
