@@ -40,7 +40,7 @@ def fit(
         validate: metric of the model, larger is better; called after every epoch.
         epochs, patience: at most so many epochs, and so many without a better metric.
         batch_size: sequences a step, drawn at random.
-        make_optimizer: from the parameters and `lr`.
+        make_optimizer: of the parameters and `lr`, such as `torch.optim.Adafactor`; AdamW without one.
         learning_rate, warmup: peak of the cosine schedule, and share of the steps before it.
         bf16: whether matrix products are in bfloat16.
         seed: of the order of the sequences, and of `loss_of`'s numbers.
