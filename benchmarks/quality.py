@@ -60,13 +60,14 @@ CONFIGURED: dict[str, tuple[str, dict[str, Any]]] = {
     "fair_paper_no_nrt": ("fair_paper", {"nrt_weight": 0}),
     "fair_paper_no_mim": ("fair_paper", {"mim_weight": 0}),
     "fair_paper_75_epochs": ("fair_paper", {"num_train_epochs": 75}),  # about as long as rpg
+    "fair_paper_512": ("fair_paper", {"hidden_size": 512, "intermediate_size": 2048}),  # the paper's width
     "fair_best": ("fair_best", {}),
     "fair_best_standard": ("fair_best", {"attention_type": "standard"}),
     "fair_best_no_residuals": ("fair_best", {"item_residuals": False}),
     "fair_best_permuted_codes": ("fair_best", {}),  # every item has the text vector of another
 }
-# Those that are only compared with fair_paper, without a prior.
-ABLATIONS = tuple(name for name in CONFIGURED if name.endswith(("_epochs", "_no_fam", "_no_nrt", "_no_mim")))
+# Those that are only compared with others without a prior.
+ABLATIONS = tuple(name for name in CONFIGURED if name.endswith(("_epochs", "_512", "_no_fam", "_no_nrt", "_no_mim")))
 # What counting is tuned over, one parameter after the other, twice.
 COUNTING = {
     "window": (4, 8, 16),

@@ -32,6 +32,7 @@ NAMES = {
     "fair_paper_no_nrt": "FAIR paper, no NRT",
     "fair_paper_no_mim": "FAIR paper, no MIM",
     "fair_paper_75_epochs": "FAIR paper, at most 75 epochs",
+    "fair_paper_512": "FAIR paper, d 512",
     "fair_best": "FAIR best",
     "fair_best_standard": "FAIR best, standard attention",
     "fair_best_no_residuals": "FAIR best, no item residuals",
