@@ -62,9 +62,10 @@ class FairEmbeddings(nn.Module):
                 f"Items have {codes.shape[-1]} codes but the model reads {self.num_codebooks}: "
                 "use the tokenizer that the checkpoint was trained with."
             )
+        codes = codes.long()  # among bytes, 256 is 0: code 0 would be taken for the mask code
         first = torch.arange(self.num_codebooks, device=codes.device) * self.codebook_size
         mask_row = self.num_codebooks * self.codebook_size
-        rows = torch.where(codes == self.codebook_size, mask_row, codes.long() + first)
+        rows = torch.where(codes == self.codebook_size, mask_row, codes + first)
         if is_torchdynamo_exporting():  # embedding_bag becomes a loop over items in ONNX
             vectors = self.codes(rows).mean(dim=-2)
         else:

@@ -34,6 +34,16 @@ def test_an_item_is_the_mean_of_its_code_embeddings(make_model, inputs):
     torch.testing.assert_close(embeddings.item_vectors(masked)[1, 2], by_hand)
 
 
+@pytest.mark.parametrize("prediction", ["codes", "items"])
+def test_codes_kept_as_bytes_are_the_same_codes(make_model, prediction):
+    embeddings = make_model(codebook_size=256, prediction=prediction).model.embeddings
+    codes = torch.tensor([[0, 1, 0, 255], [255, 0, 128, 7], [1, 2, 3, 4]])
+    kept = ItemIndex(codes.numpy()).item_codes
+    assert kept.dtype == torch.uint8, "256, the mask code, is 0 there"
+    assert torch.equal(embeddings.item_vectors(kept), embeddings.item_vectors(codes))
+    assert torch.equal(embeddings.lengths(kept, None), embeddings.lengths(codes, None))
+
+
 def test_logits_are_cosines_with_the_tied_embeddings(make_model, inputs):
     model = make_model()
     output = model(inputs)
