@@ -122,8 +122,9 @@ def prepare(arguments: list[str]) -> Job:
         config.codebook_size = tokenizer.codebook_size
         config.num_known_items = tokenizer.num_known_items if config.item_residuals else 0
         model = new_model(config, tokenizer, settings.centroid_start)
-    if settings.cooccurrence_prior and not model.config.num_known_items:
-        model.config.num_known_items = tokenizer.num_known_items  # models that had neither know codes alone
+    if settings.cooccurrence_prior and not model.config.num_known_items:  # it had neither, and adopted none
+        tokenizer.number_new_items()
+        model.config.num_known_items = tokenizer.num_known_items
     trainer = FairTrainer(
         model=model,
         args=args,

@@ -179,6 +179,19 @@ def test_new_items_learn_in_a_training_that_goes_on_and_in_one_that_is_resumed(s
     assert (tmp_path / "again/model.safetensors").read_bytes() == whole
 
 
+def test_a_prior_of_a_model_that_knew_codes_alone_counts_new_items_too(shop, tmp_path):
+    assert main(arguments(shop, "--max_steps", "1"))["config"]["num_known_items"] == 0
+    add_item(shop, time=0)
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
+    flags = "--max_steps 1 --cooccurrence_prior true --prior_weight 2".split()
+    second = main([*again, *flags])
+    assert second["config"]["num_known_items"] == 41 and len(second["priors"]) > 3
+    tokenizer = FairTokenizer.from_pretrained(tmp_path / "again")
+    new = tokenizer.known_ids[tokenizer.catalogue.row("new")]
+    offsets = load_file(tmp_path / "again/model.safetensors")["prior.offsets"]
+    assert new >= 0 and offsets[new + 1] > offsets[new]
+
+
 def test_what_is_without_the_prior_is_without_that_of_the_first_training(shop, tmp_path):
     """A model that learns nothing more has the same metrics without a prior, and its own again with one."""
     with open(shop["log"], "a") as file:  # no item is left that the second training would adopt
@@ -292,14 +305,6 @@ def test_everything_is_trained_on_without_evaluation_whatever_is_saved(shop, tmp
     assert (Path(shop["out"]) / "model.safetensors").read_bytes() == weights
     main(arguments({**shop, "out": str(tmp_path / "unsaved")}, *steps, "--save_strategy", "no"))
     assert (tmp_path / "unsaved/model.safetensors").read_bytes() == weights
-
-
-def test_a_prior_is_added_to_a_model_that_knew_codes_alone(shop, tmp_path):
-    first = main(arguments(shop, "--max_steps", "2"))
-    assert first["config"]["num_known_items"] == 0
-    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
-    second = main([*again, "--max_steps", "2", "--cooccurrence_prior", "true"])
-    assert second["config"]["num_known_items"] == 39 and len(second["priors"]) > 3
 
 
 def of_pair(model, tokenizer, items):
