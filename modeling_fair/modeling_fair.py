@@ -267,6 +267,7 @@ class FairForGenerativeRecommendation(FairPreTrainedModel):
     """FAIR: the decoder with one prediction head a codebook, or without heads where items are predicted."""
 
     def __init__(self, config: FairConfig):
+        config = copy.deepcopy(config)  # priors and adopted items change it: it is this model's alone
         super().__init__(config)
         self.model = FairModel(config)
         heads = FairPredictionHeads if config.prediction == "codes" else TiedPrediction

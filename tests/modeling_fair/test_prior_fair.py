@@ -100,6 +100,14 @@ def test_a_prior_is_saved_with_the_model_and_changes_its_answers(make_model, fit
     assert not any("prior" in name for name in model.state_dict())
 
 
+def test_models_made_of_one_config_have_priors_of_their_own(config, fitted):
+    wanted = FairConfig(**{**config.to_dict(), "num_known_items": fitted.num_known_items})
+    first, second = (FairForGenerativeRecommendation(wanted) for _ in range(2))
+    first.set_prior(cooccurrence([[3, 20], [3, 20]], fitted.num_known_items), 2.0, -30.0)
+    assert second.config.prior_size == wanted.prior_size == 0 and first.config.prior_size > 0
+    assert first.model.config is first.prior.config is first.config
+
+
 @pytest.mark.parametrize("prediction", ["codes", "items"])
 def test_a_mixture_in_every_search_and_in_evaluation(make_model, fitted, prediction):
     """Of one user and of several, with what is added to scores by the caller, and chunk by chunk."""
