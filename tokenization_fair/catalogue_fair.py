@@ -15,6 +15,11 @@ from .tensors_fair import read_tensors, write_tensors
 UTF8 = ("utf-8", "surrogatepass")  # any string that Python holds can be asked for
 
 
+def is_missing(value: Any) -> bool:
+    """Whether an item lacks a field: `None`, and what data frames hold instead, NaN, NaT and NA."""
+    return not isinstance(value, str) and str(value) in ("None", "nan", "NaT", "<NA>")
+
+
 class Strings(Sequence[str]):
     """Strings in one block of bytes: 8 bytes more than its text for each, where a Python string takes 50 more."""
 
@@ -111,10 +116,10 @@ class Catalogue:
         item_ids, titles = Strings(), Strings()
         for item in items:
             item_id, title = item.get("item_id"), item.get("title")
-            if item_id is None or str(item_id) == "":
+            if is_missing(item_id) or str(item_id) == "":
                 raise ValueError(f"An item has no item_id: {dict(item)!r:.200}; give each item one.")
             item_ids.append(str(item_id))
-            titles.append("" if title is None else str(title))
+            titles.append("" if is_missing(title) else str(title))
         self._hold(self.item_ids + item_ids, self.titles + titles)
 
     def add_all(self, other: "Catalogue") -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from transformers.utils.logging import tqdm
 
+from .catalogue_fair import is_missing
 from .codebooks_fair import Codebooks, check_finite, check_shape, code_dtype
 from .tensors_fair import read_tensors, write_tensors
 from .text_encoders_fair import TextEncoder
@@ -58,7 +59,7 @@ class Items:
 
 
 def _text(item: Mapping[str, Any]) -> str:
-    if item.get("text") is None:
+    if is_missing(item.get("text")):
         raise ValueError(
             f"The item {item.get('item_id')!r} has no text: give it one, or give embeddings of all items."
         )

@@ -1,6 +1,7 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,13 +67,24 @@ def test_there_are_no_other_rows(row):
 
 @pytest.mark.parametrize(
     "new, named",
-    [([{"item_id": "a"}], "'a'"), ([{"item_id": "c"}, {"item_id": "c"}], "'c'"), ([{"title": "x"}], "item_id")],
+    [
+        ([{"item_id": "a"}], "'a'"),
+        ([{"item_id": "c"}, {"item_id": "c"}], "'c'"),
+        ([{"title": "x"}], "item_id"),
+        ([{"item_id": float("nan")}], "item_id"),
+    ],
 )
 def test_a_refused_item_leaves_the_catalogue_as_it_was(new, named):
     catalogue = Catalogue([{"item_id": "a"}, {"item_id": "b"}])
     with pytest.raises(ValueError, match=named):
         catalogue.add([{"item_id": "fine"}, *new])
     assert list(catalogue.item_ids) == ["a", "b"] and catalogue.rows_of(["fine", "b"]).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+def test_an_item_of_a_data_frame_may_lack_a_title(value):
+    catalogue = Catalogue([{"item_id": "a", "title": value}, {"item_id": "b", "title": "nan"}])
+    assert list(catalogue.titles) == ["", "nan"]
 
 
 def test_unknown_items_are_named():
