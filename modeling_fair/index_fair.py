@@ -98,7 +98,8 @@ class ItemIndex:
 
     def lengths_by(self, embeddings: Any) -> torch.Tensor:
         """Lengths of the items' vectors by a model's embeddings, (catalogue,). Those of a model in evaluation mode are
-        kept until items change, the model's weights, or its mode: fused optimizers change weights behind torch's back.
+        kept until items change, the model's weights, or its mode: fused optimizers change weights behind torch's back,
+        as writing to a parameter's `.data` does, after which `model.train().eval()` lets them be computed anew.
         """
         self._check_codes(embeddings.codebook_size)
         if embeddings.training:

@@ -81,7 +81,9 @@ class FairTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(
         default="ndcg@10", metadata={"help": "validation metric; ndcg@10_seen_removed is that without seen items"}
     )
-    greater_is_better: bool | None = field(default=True, metadata={"help": "whether more of that metric is better"})
+    greater_is_better: bool | None = field(
+        default=None, metadata={"help": "whether more of that metric is better; none: unless its name ends with loss"}
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every step uses all of FAIR's"})
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "whether a resumed run goes on counting towards early stopping"}
@@ -98,6 +100,13 @@ class FairTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"hub_strategy is {self.hub_strategy!r}, with which Trainer pushes pickled arguments: use 'end'."
             )
+        for name, usual in (
+            ("label_smoothing_factor", 0),
+            ("neftune_noise_alpha", None),
+            ("eval_do_concat_batches", True),
+        ):
+            if getattr(self, name) != usual:
+                raise ValueError(f"{name} has no place in FAIR's losses and metrics: leave it at {usual}.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # what happens anyway; Trainer wants it said for bf16
         if self.bf16 is None:
@@ -171,8 +180,8 @@ class FairTrainer(Trainer):
         others: those of `Trainer`.
 
     Raises:
-        ValueError: if the model's codes are not the tokenizer's, it reads fewer items than the tokenizer keeps, or
-            `args` are not FairTrainingArguments.
+        ValueError: if the model's codes are not the tokenizer's, it reads fewer items than the tokenizer keeps,
+            `args` are not FairTrainingArguments, or a `compute_loss_func` is given.
     """
 
     args: FairTrainingArguments
@@ -188,6 +197,8 @@ class FairTrainer(Trainer):
             raise ValueError(
                 f"args are {type(args).__name__}: give FairTrainingArguments, which have FAIR's objectives."
             )
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("FairTrainer computes its losses itself: override compute_loss, not compute_loss_func.")
         self._tokenizer, self._compile_layers = processing_class, args.compile_layers
         self._item_weight = args.item_weight
         if model is not None:

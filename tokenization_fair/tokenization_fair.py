@@ -269,9 +269,13 @@ class FairTokenizer(PreTrainedTokenizer):
             lists without the batch axis.
 
         Raises:
-            ValueError: if the histories are not lists of strings, or for a `max_length` below 1.
+            ValueError: if the histories are not lists of strings, for a `max_length` below 1, or for a `padding` or
+                `truncation` that is another tokenizer's.
         """
         self._fitted()
+        for name, value in (("padding", padding), ("truncation", truncation)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}: give True or False.")
         single = len(histories) > 0 and isinstance(histories[0], str)
         batch = [histories] if single else histories
         rows = self.rows_of(batch)  # type: ignore[arg-type]
@@ -307,7 +311,8 @@ class FairTokenizer(PreTrainedTokenizer):
         """Catalogue rows of histories of item ids, whole; ids that are not in the catalogue are skipped with one
         warning that names them."""
         for history in histories:
-            if isinstance(history, (str, bytes)) or not all(isinstance(item_id, str) for item_id in history):
+            listed = isinstance(history, Iterable) and not isinstance(history, (str, bytes))
+            if not listed or not all(isinstance(item_id, str) for item_id in history):
                 raise ValueError(f"A history is a list of item ids, which are strings; this is {history!r:.100}.")
         found = iter(self.catalogue.rows_of(item_id for history in histories for item_id in history).tolist())
         rows: list[list[int]] = []

@@ -305,11 +305,26 @@ def test_a_checkpoint_is_whole(make_trainer, tmp_path):
         ({"mask_probability": 0.7, "replace_probability": 0.4}, "more than 1"),
         ({"mim_temperature": 0.0}, "mim_temperature"),
         ({"torch_compile": True}, "compile_layers"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
+        ({"eval_do_concat_batches": False}, "eval_do_concat_batches"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, fields, named):
     with pytest.raises(ValueError, match=named):
         FairTrainingArguments(output_dir=str(tmp_path), **fields)
+
+
+def test_a_loss_of_others_is_refused(make_model, fitted, tmp_path):
+    args = FairTrainingArguments(output_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="override compute_loss"):
+        FairTrainer(make_model(), args, processing_class=fitted, compute_loss_func=lambda *_: 0)
+
+
+@pytest.mark.parametrize("metric, greater", [("ndcg@10", True), ("recall@10_seen_removed", True), ("loss", False)])
+def test_more_of_a_metric_is_better_but_of_a_loss_less(tmp_path, metric, greater):
+    args = FairTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric)
+    assert args.greater_is_better is greater
 
 
 @pytest.mark.parametrize(

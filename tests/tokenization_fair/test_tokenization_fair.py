@@ -165,6 +165,7 @@ def test_datasets_fingerprint_is_that_of_the_content(fitted, tmp_path):
         ({"collisions": "ignore"}, "collisions"),
         ({"items": [{"item_id": "a", "text": "x"}, {"item_id": "a", "text": "y"}]}, "'a'"),
         ({"items": [{"item_id": "a", "text": "x"}, {"item_id": "b"}], "embeddings": None}, "'b' has no text"),
+        ({"items": [{"item_id": "a", "text": float("nan")}], "embeddings": None}, "'a' has no text"),
         ({"text_encoder": None, "embeddings": None}, "text_encoder"),
     ],
 )
@@ -179,6 +180,9 @@ def test_bad_input_of_a_fit_is_named(items, embeddings, change, named):
     [
         (lambda tokenizer: tokenizer([["p1"], "p2"]), "'p2'"),
         (lambda tokenizer: tokenizer([[1, 2]]), "strings"),
+        (lambda tokenizer: tokenizer([1, 2]), "strings"),
+        (lambda tokenizer: tokenizer([["p1"]], padding="max_length"), "padding is 'max_length'"),
+        (lambda tokenizer: tokenizer([["p1"]], truncation="only_first"), "truncation is 'only_first'"),
         (lambda tokenizer: tokenizer([["p1"], ["p1", "p2"]], padding=False, return_tensors="pt"), "padding=True"),
         (lambda tokenizer: tokenizer.add_items([{"item_id": "p1", "text": "x"}]), "'p1'"),
         (lambda tokenizer: tokenizer.add_items([{"item_id": "new", "text": "x"}]), "vectors"),
