@@ -19,7 +19,6 @@ from typing import Any
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.centroids_fair import start_at_centroids
@@ -29,7 +28,7 @@ from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
 from training_fair.arguments import DERIVED, OF_A_FIT, parse_arguments
-from training_fair.inputs import item_counts, load_data, make_tokenizer, of_checkpoint, split_data
+from training_fair.inputs import check_same_data, item_counts, load_data, make_tokenizer, of_checkpoint, split_data
 from training_fair.records import provenance, write_json
 
 
@@ -50,6 +49,13 @@ class Job:
         return self.trainer.model.config  # type: ignore[return-value]
 
 
+def last_whole_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint of a folder that was written to its end: Trainer writes its state last."""
+    states = output.glob("checkpoint-*/trainer_state.json")
+    steps = [int(number) for state in states if (number := state.parent.name.removeprefix("checkpoint-")).isdigit()]
+    return str(output / f"checkpoint-{max(steps)}") if steps else None
+
+
 def check_output(args: FairTrainingArguments) -> tuple[Path, str | None]:
     """The output folder, and the checkpoint to go on from, if any.
 
@@ -60,7 +66,7 @@ def check_output(args: FairTrainingArguments) -> tuple[Path, str | None]:
     wanted = str(args.resume_from_checkpoint).lower()
     resume = None if wanted in ("none", "false", "0") else args.resume_from_checkpoint
     if wanted in ("true", "1"):
-        resume = get_last_checkpoint(str(output)) if output.is_dir() else None
+        resume = last_whole_checkpoint(output)
         if resume is None:
             raise ValueError(f"{output} holds no checkpoint to resume: start without --resume_from_checkpoint.")
     if output.exists() and not output.is_dir():
@@ -90,9 +96,10 @@ def prepare(arguments: list[str]) -> Job:
         config = FairConfig(**dataclasses.asdict(model_fields), num_known_items=known)
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
+    before = settings.model_name_or_path
+    own = config if before is None else of_checkpoint(FairConfig, resume or before)
     if data.split == "none" and settings.cooccurrence_prior:
-        before = settings.model_name_or_path
-        check_prior(config if before is None else of_checkpoint(FairConfig, before))
+        check_prior(own)
 
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
     with args.main_process_first(local=False, desc="preparing data"):  # nodes share the output folder
@@ -106,6 +113,8 @@ def prepare(arguments: list[str]) -> Job:
                 tokenizer.save_pretrained(shared)
         else:
             tokenizer = FairTokenizer.from_pretrained(resume or shared)
+            if resume:
+                check_same_data(tokenizer, items, splits["train"], resume)
             prepared = prepare_datasets(splits, tokenizer)
         if not len(prepared["train"]):
             kept = "" if data.split == "none" else f": the {data.split} split keeps the last ones for evaluation"

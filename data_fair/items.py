@@ -49,11 +49,16 @@ def read_items(
             id or without text (file and line are named).
     """
     files = as_paths(paths)
-    id_columns = []
+    id_columns, columns = [], set()
     for path in files:
         found = column_names(path)
+        columns.update(found)
         id_columns.append(choose_id_column(path, found, id_column))
-        check_text_columns(path, found, title_column, text_fields)
+        check_text_columns(path, found, title_column, text_fields, allow_items_without_text)
+    if nowhere := [name for name in text_fields or () if name not in columns]:
+        raise ValueError(
+            f"No items file has {', '.join(nowhere)}, but {sorted(columns)}: set text_fields to some of these."
+        )
     return dataset_from_records(
         _items,
         files,
@@ -75,12 +80,18 @@ def choose_id_column(path: Path, found: Sequence[str], wanted: str | None) -> st
     raise ValueError(f"{path} has no id column ({looked_for}) but {list(found)}: set id_column to one of these.")
 
 
-def check_text_columns(path: Path, found: Sequence[str], title_column: str, fields: Sequence[str] | None) -> None:
+def check_text_columns(
+    path: Path,
+    found: Sequence[str],
+    title_column: str,
+    fields: Sequence[str] | None,
+    allow_items_without_text: bool = False,
+) -> None:
     """Raises a ValueError where the file has none of the text fields, or no title column of a name someone chose."""
     if title_column != "title" and title_column not in found:
         raise ValueError(f"{path} has no column {title_column!r} but {list(found)}: set title_column to one of these.")
     wanted = default_fields(title_column) if fields is None else fields
-    if not set(wanted).intersection(found):
+    if not allow_items_without_text and not set(wanted).intersection(found):
         raise ValueError(f"{path} has none of the text fields {list(wanted)} but {list(found)}: set text_fields.")
 
 

@@ -126,6 +126,11 @@ def _scan(path: Path, names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def _parquet_text(path: Path, name: str) -> str:
+    alike = [other for other in pq.read_schema(path).names if other.lower() == name.lower()]
+    if len(alike) > 1:  # SQL does not tell them apart
+        raise ValueError(
+            f"{path} has columns that differ in case alone, {', '.join(alike)}: drop or rename the others."
+        )
     column = _identifier(name)
     text = f"CAST({column} AS VARCHAR)"
     if not pa.types.is_floating(pq.read_schema(path).field(name).type):

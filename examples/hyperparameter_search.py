@@ -9,7 +9,9 @@ folder of its own.
 """
 
 import argparse
+import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer  # noqa: E402
 from run_training import Job, new_model, prepare  # noqa: E402
+from training_fair.arguments import DERIVED  # noqa: E402
 from training_fair.records import write_json  # noqa: E402
 
 
@@ -33,14 +36,40 @@ def read_space(path: str) -> dict[str, Any]:
     """
     space = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(space, dict) or not space:
-        raise ValueError(f"{path} names nothing to search: give lines such as learning_rate: {{log: [1e-4, 1e-2]}}.")
+        raise ValueError(f"{path} names nothing to search: give lines such as learning_rate: {{log: [0.0001, 0.01]}}.")
     for name, entry in space.items():
         kind, values = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (None, None)
         if kind not in ("uniform", "log", "choice") or not isinstance(values, list) or not values:
             raise ValueError(f"{path}: {name} is {entry!r}: give uniform, log or choice, and a list.")
         if kind != "choice" and len(values) != 2:
             raise ValueError(f"{path}: {name} has {len(values)} bounds: give the lowest and the highest value.")
+        values[:] = [number(value) for value in values]
+        if kind != "choice" and not (
+            all(isinstance(value, int | float) for value in values) and values[0] < values[1]
+        ):
+            raise ValueError(f"{path}: {name} has the bounds {values}: give two numbers, the lower one first.")
+        if kind == "log" and values[0] <= 0:
+            raise ValueError(f"{path}: {name} begins at {values[0]}: a logarithm needs bounds above 0.")
     return space
+
+
+def number(value: Any) -> Any:
+    """YAML takes 1e-4 for a text, since it lacks a point."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
+
+
+def check_field(path: str, name: str, kind: str, job: Job) -> None:
+    """
+    Raises:
+        ValueError: for a field that cannot be searched, or not so.
+    """
+    if name in ("num_codebooks", "codebook_size", *DERIVED):
+        raise ValueError(f"{path} searches {name}, which the tokenizer settles before the search: leave it out.")
+    fields = {spec.name: spec for part in (job.trainer.args, job.model_config()) for spec in dataclasses.fields(part)}
+    if name not in fields:
+        raise ValueError(f"{path} searches {name}, which is neither a training argument nor a model field.")
+    if kind != "choice" and fields[name].type in (int, "int"):
+        raise ValueError(f"{path} searches {name}, a whole number, between bounds: list its values as a choice.")
 
 
 def suggest(trial: optuna.Trial, space: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +100,10 @@ def read(arguments: list[str]) -> tuple[Job, dict[str, Any], int]:
         raise ValueError("A search trains models from nothing: leave --model_name_or_path out.")
     if job.trainer.eval_dataset is None:
         raise ValueError("A search chooses by validation: leave --split none out.")
-    for name in space:
-        if not hasattr(job.trainer.args, name) and not hasattr(job.model_config(), name):
-            raise ValueError(f"{own.space} searches {name}, which is neither a training argument nor a model field.")
+    if not job.trainer.args.greater_is_better:
+        raise ValueError("A search looks for more of --metric_for_best_model: choose one of which more is better.")
+    for name, entry in space.items():
+        check_field(own.space, name, next(iter(entry)), job)
     return job, space, own.trials
 
 

@@ -280,7 +280,7 @@ class FairTrainer(Trainer):
         samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         sequences = torch.tensor(float(sum(len(batch["labels"]) for batch in samples)), device=device)
         self._sequences_in_batch = self.accelerator.gather(sequences).sum()
-        self._parts_steps += 1
+        self._parts_steps += bool(samples)  # a stream is asked once more at its end
         return samples, num_items
 
     def compute_loss(

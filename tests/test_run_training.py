@@ -88,9 +88,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(shop, tmp_path):
     with pytest.raises(ValueError, match="--resume_from_checkpoint"):
         main(arguments(shop, *steps))
     assert (Path(shop["out"]) / "model.safetensors").read_bytes() == whole
-    shutil.rmtree(Path(shop["out"]) / "checkpoint-4")
+    (Path(shop["out"]) / "checkpoint-4/trainer_state.json").unlink()  # killed while it was written
     main(arguments(shop, *steps, "--resume_from_checkpoint", "true"))
     assert (Path(shop["out"]) / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("items", [0, 1])
+def test_a_run_is_not_resumed_with_newer_data(shop, items):
+    steps = "--save_strategy steps --save_steps 1 --eval_strategy no --load_best_model_at_end false".split()
+    main(arguments(shop, "--max_steps", "1", *steps))
+    if items:
+        add_item(shop, time=0)
+    else:
+        with open(shop["log"], "a") as file:
+            file.write("u1,p3,0\n")
+    with pytest.raises(ValueError, match="checkpoint-1 was trained on other interactions .*--model_name_or_path"):
+        main(arguments(shop, "--max_steps", "2", *steps, "--resume_from_checkpoint", "true"))
 
 
 def test_a_checkpoint_of_another_tokenizer_is_not_resumed(shop, tmp_path):
@@ -177,6 +190,20 @@ def test_new_items_learn_in_a_training_that_goes_on_and_in_one_that_is_resumed(s
     shutil.rmtree(tmp_path / "again/checkpoint-4")
     main([*again, *flags, "--resume_from_checkpoint", "true"])
     assert (tmp_path / "again/model.safetensors").read_bytes() == whole
+
+
+def test_items_that_a_training_that_goes_on_lacks_are_counted(shop, tmp_path, capsys):
+    add_item(shop, time=0)
+    main(arguments(shop, "--max_steps", "1"))
+    with gzip.open(shop["items"], "rt") as file:
+        lines = file.readlines()
+    with gzip.open(shop["items"], "wt") as file:
+        file.writelines(lines[:40])
+    log = [line for line in Path(shop["log"]).read_text().splitlines(True) if ",new," not in line]
+    Path(shop["log"]).write_text("".join(log))
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
+    main([*again, "--max_steps", "1"])
+    assert "1 item(s) of the checkpoint are none of these items: they stay" in capsys.readouterr().out
 
 
 def test_a_prior_of_a_model_that_knew_codes_alone_counts_new_items_too(shop, tmp_path):
@@ -346,6 +373,7 @@ def test_accelerate_launch(shop, launcher, processes):
         (lambda shop: ["--resume_from_checkpoint", "/nowhere"], ValueError, "/nowhere is not a folder"),
         (lambda shop: ["--report_to", "nobody"], ValueError, "nobody"),
         (lambda shop: ["--model_name_or_path", shop["out"]], ValueError, "run is neither a folder nor"),
+        (lambda shop: ["--item_embeddings", "gone.npy"], FileNotFoundError, "gone.npy is not a file"),
         (lambda shop: ["--output_dir", shop["log"]], ValueError, "output_dir .*log.csv is a file"),
     ],
 )

@@ -34,7 +34,7 @@ def prepare_datasets(splits: DatasetDict, tokenizer: FairTokenizer, max_length: 
     """Tokenise the splits that `data_fair` makes.
 
     Args:
-        splits: `train` with `item_ids`; `validation` and `test` with `history` and `target`.
+        splits: `train` with `item_ids`; `validation` and `test` with `history` and `target`; or some of them.
         tokenizer: fitted, with every item of the splits in its catalogue.
         max_length: items that the model reads; default `tokenizer.model_max_length`.
 
@@ -59,7 +59,8 @@ def prepare_datasets(splits: DatasetDict, tokenizer: FairTokenizer, max_length: 
             new_fingerprint=Hasher.hash((PREPARING_VERSION, name, split._fingerprint, catalogue, limit)),
             desc=f"Tokenising the {name} split",
         )
-    prepared["train"] = _numbered(prepared["train"])
+    if "train" in prepared:
+        prepared["train"] = _numbered(prepared["train"])
     return DatasetDict(prepared)
 
 

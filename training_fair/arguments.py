@@ -156,7 +156,9 @@ def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArgum
                 of_file = yaml.safe_load(file) or {}  # JSON is YAML
             except yaml.YAMLError as error:
                 raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-        if unknown := sorted(set(of_file) - set(known)):
+        if not isinstance(of_file, dict):
+            raise ValueError(f"{path} holds no settings: files of data are given by flags, such as --items_file.")
+        if unknown := sorted(set(map(str, of_file)) - set(known)):
             raise ValueError(f"{path} sets {', '.join(unknown)}, which no flag does: see --help.")
         for name, value in of_file.items():  # argparse checks flags alone
             choices = known[name].choices

@@ -122,13 +122,36 @@ def item_counts(sequences: Dataset, items: Dataset) -> np.ndarray:
     return counts
 
 
+def check_same_data(tokenizer: FairTokenizer, items: Dataset, train: Dataset, checkpoint: str) -> None:
+    """
+    Raises:
+        ValueError: where a run to resume has counted other interactions of its items, or has other items.
+    """
+    rows, counts = tokenizer.catalogue.rows_of(items["item_id"]), item_counts(train, items)
+    if (rows < 0).any() or not np.array_equal(tokenizer.item_counts[rows], counts):
+        raise ValueError(
+            f"{checkpoint} was trained on other interactions or items than these, and is resumed with its own: to go "
+            "on with newer data, use --model_name_or_path and another --output_dir."
+        )
+
+
 def load_embeddings(path: str | None) -> np.ndarray | None:
+    """
+    Raises:
+        FileNotFoundError: where there is no file.
+        ValueError: where it holds anything but one array of numbers.
+    """
     if path is None:
         return None
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not a file: give --item_embeddings one that numpy.save wrote.") from None
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a whole .npy file of numbers: write it with numpy.save.") from error
+    if not isinstance(vectors, np.ndarray):
+        raise ValueError(f"{path} holds several arrays: write that of the items alone, with numpy.save.")
+    return vectors
 
 
 def of_checkpoint(part: Any, path: str) -> Any:
@@ -172,7 +195,13 @@ def make_tokenizer(
             work_dir=settings.tokenizer_work_dir,
         )
     tokenizer = of_checkpoint(FairTokenizer, settings.model_name_or_path)
-    new = np.flatnonzero(tokenizer.catalogue.rows_of(items["item_id"]) < 0)
+    rows = tokenizer.catalogue.rows_of(items["item_id"])
+    new = np.flatnonzero(rows < 0)
+    if gone := len(tokenizer.catalogue) - (len(rows) - len(new)):
+        print(
+            f"{gone} item(s) of the checkpoint are none of these items: they stay, and are recommended, until the "
+            "tokenizer's remove_items takes them out."
+        )
     tokenizer.add_items(
         items.select(new),
         None if embeddings is None else embeddings[new],

@@ -135,6 +135,12 @@ def test_times_become_numbers(tmp_path, cache, times, expected):
     assert found == expected and [type(time) for time in found] == [type(time) for time in expected]
 
 
+def test_parquet_columns_that_differ_in_case_alone_are_refused(tmp_path, cache):
+    path = write_parquet(tmp_path / "log.parquet", [("x", "a", "1", 2)], ("USER_ID", *HEADER))
+    with pytest.raises(ValueError, match="log.parquet has columns that differ in case alone, USER_ID, user_id"):
+        read_interactions(path, cache_dir=cache)
+
+
 def test_parquet_datetimes_become_seconds(tmp_path, cache):
     moment = datetime(2014, 1, 1, tzinfo=UTC)
     path = write_parquet(tmp_path / "log.parquet", [("a", "x", moment), ("a", "y", moment)])

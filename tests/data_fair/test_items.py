@@ -64,6 +64,21 @@ def test_text_fields_and_title_column(tmp_path, cache):
     assert chosen[0] == {"item_id": "1", "title": "Mill", "text": "x. Mill"}
 
 
+def test_a_text_field_that_no_file_has_is_named(tmp_path, cache):
+    (tmp_path / "a.csv").write_text("id,title\n1,tent\n")
+    (tmp_path / "b.csv").write_text("id,title,note\n2,lamp,small\n")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    assert read_items(files, text_fields=["title", "note"], cache_dir=cache)["text"][1] == "lamp. small"
+    with pytest.raises(ValueError, match="No items file has nota"):
+        read_items(files, text_fields=["title", "nota"], cache_dir=cache)
+
+
+def test_items_that_have_vectors_need_no_text_field(tmp_path, cache):
+    (tmp_path / "items.csv").write_text("item_id\n1\n2\n")
+    items = read_items(tmp_path / "items.csv", allow_items_without_text=True, cache_dir=cache)
+    assert items["title"][:] == ["1", "2"] and items["text"][:] == ["", ""]
+
+
 def test_items_without_text_only_where_allowed(tmp_path, cache, left_behind):
     path = write(tmp_path / "items.jsonl", jsonl(RECORDS[0], {"id": "bare", "title": "  "}))
     with pytest.raises(ValueError, match=r"line 2.*'bare' has no text.*allow_items_without_text"):

@@ -84,8 +84,37 @@ def test_spaces_that_cannot_be_searched_are_refused(folder):
         ("a: 3", "a is 3"),
         ("a: {log: [1, 2, 3]}", "3 bounds"),
         ("a: {near: [1]}", "near"),
+        ("a: {log: [1e-2, 1e-4]}", "the lower one first"),
+        ("a: {uniform: [low, high]}", "two numbers"),
+        ("a: {log: [0, 1]}", "above 0"),
         ("", "names nothing to search"),
     ):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=named):
             read_space(str(path))
+
+
+def test_numbers_without_a_point_are_numbers(folder):
+    (folder / "space.yaml").write_text("learning_rate: {log: [1e-4, 1E-2]}\nweight_decay: {choice: [1e-3, none]}")
+    assert read_space(str(folder / "space.yaml")) == {
+        "learning_rate": {"log": [1e-4, 1e-2]},
+        "weight_decay": {"choice": [1e-3, "none"]},
+    }
+
+
+@pytest.mark.parametrize(
+    "space, named",
+    [
+        ({"num_hidden_layers": {"uniform": [1, 3]}}, "num_hidden_layers, a whole number"),
+        ({"per_device_train_batch_size": {"log": [16, 64]}}, "per_device_train_batch_size, a whole number"),
+        ({"num_codebooks": {"choice": [4, 8]}}, "num_codebooks, which the tokenizer settles"),
+    ],
+)
+def test_fields_that_cannot_be_searched_so_are_named(folder, space, named):
+    with pytest.raises(ValueError, match=named):
+        main(arguments(folder, 1, space))
+
+
+def test_a_metric_of_which_less_is_better_is_refused(folder):
+    with pytest.raises(ValueError, match="more of --metric_for_best_model"):
+        main([*arguments(folder, 1, {"weight_decay": {"choice": [0.1]}}), "--metric_for_best_model", "loss"])

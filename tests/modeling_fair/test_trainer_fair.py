@@ -315,6 +315,17 @@ def test_bad_arguments_are_named(tmp_path, fields, named):
         FairTrainingArguments(output_dir=str(tmp_path), **fields)
 
 
+def test_a_stream_logs_the_parts_of_its_loss(make_trainer, prepared):
+    trainer = make_trainer(max_steps=6)  # 3 epochs
+    trainer.train_dataset = prepared["train"].to_iterable_dataset()
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "mtp_loss" in log]
+    assert len(logs) == 6
+    for log in logs:
+        parts = log["mtp_loss"] + log["nrt_loss"] + 0.01 * log["mim_loss"]
+        assert log["loss"] == pytest.approx(parts, rel=1e-3)
+
+
 def test_a_loss_of_others_is_refused(make_model, fitted, tmp_path):
     args = FairTrainingArguments(output_dir=str(tmp_path))
     with pytest.raises(ValueError, match="override compute_loss"):

@@ -36,6 +36,11 @@ def test_examples_are_rows_of_the_catalogue(fitted, splits):
     assert prepared["test"]["target_id"][:] == [19, 3]
 
 
+def test_a_test_split_alone_is_prepared(fitted, splits):
+    alone = prepare_datasets(DatasetDict(test=splits["test"]), fitted)
+    assert alone["test"][:] == prepare_datasets(splits, fitted)["test"][:] and set(alone) == {"test"}
+
+
 def test_a_second_preparation_comes_from_the_cache(fitted, splits):
     first = prepare_datasets(splits, fitted)["train"]._fingerprint
     assert prepare_datasets(splits, fitted)["train"]._fingerprint == first

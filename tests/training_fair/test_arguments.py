@@ -56,3 +56,10 @@ def test_every_configuration_file_parses(path):
     recipe = path.stem in ("fair_best", "fair_paper", "rpg")
     assert (data.dataset is None) == recipe and args.output_dir
     FairConfig(**vars(model), num_known_items=int(model.item_residuals))
+
+
+@pytest.mark.parametrize("content", ["title", '[{"item_id": "1"}]'])
+def test_a_file_of_anything_but_settings_is_refused(tmp_path, content):
+    (tmp_path / "items.json").write_text(content)
+    with pytest.raises(ValueError, match="items.json holds no settings"):
+        parse_arguments([str(tmp_path / "items.json")])

@@ -1,10 +1,11 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
 from training_fair.arguments import DataArguments
-from training_fair.inputs import item_counts, load_data, split_data
+from training_fair.inputs import item_counts, load_data, load_embeddings, split_data
 
 
 def test_counting_items_reads_batches_from_disk(tmp_path):
@@ -43,3 +44,11 @@ def test_a_split_that_there_is_not_is_refused():
     sequences = Dataset.from_dict({"user_id": ["u"], "item_ids": [["a", "b", "c"]], "timestamps": [[1, 2, 3]]})
     with pytest.raises(ValueError, match="no split 'global-time'"):
         split_data(sequences, DataArguments(dataset="demo", split="global-time"))
+
+
+def test_vectors_are_one_array_of_a_file(tmp_path):
+    np.savez(tmp_path / "v.npz", a=np.zeros(3), b=np.zeros(3))
+    with pytest.raises(ValueError, match="v.npz holds several arrays"):
+        load_embeddings(str(tmp_path / "v.npz"))
+    with pytest.raises(FileNotFoundError, match="gone.npy is not a file"):
+        load_embeddings(str(tmp_path / "gone.npy"))
