@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer, FairTrainingArguments
 from modeling_fair.centroids_fair import start_at_centroids
 from modeling_fair.cooccurrence_fair import LEVELS, add_similar, choose_prior, prior_parts, prior_users
-from modeling_fair.metrics_fair import metrics_table
+from modeling_fair.metrics_fair import metric_names, metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
@@ -89,6 +89,9 @@ def prepare(arguments: list[str]) -> Job:
     """
     data, settings, model_fields, args = parse_arguments(arguments)
     import_matplotlib()  # wanted in the end, missed now
+    wanted = str(args.metric_for_best_model).removeprefix("eval_")
+    if data.split != "none" and wanted not in (measured := ["loss", *metric_names()]):
+        raise ValueError(f"--metric_for_best_model {wanted} is not measured: choose one of {', '.join(measured)}.")
     output, resume = check_output(args)
     set_seed(args.seed)
     try:

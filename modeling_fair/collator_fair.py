@@ -29,9 +29,11 @@ class FairDataCollator:
             and `example_ids` (batch,), for evaluation `target_ids` (batch,) and `seen_ids` (batch, n), padded with -1.
 
         Raises:
-            ValueError: for an example with too few items.
+            ValueError: for an example that was not prepared, or has too few items.
         """
         training = "target_id" not in examples[0]
+        if training and "example_id" not in examples[0]:
+            raise ValueError(f"The data set has the columns {', '.join(examples[0])}: give one of prepare_datasets.")
         sequences = [example["item_ids"] for example in examples]
         if short := [number for number, items in enumerate(sequences) if len(items) < 1 + training]:
             need = "2 items, the last one a target" if training else "an item in its history"

@@ -180,7 +180,8 @@ class FairConfig(PreTrainedConfig):
             raise ValueError("FairConfig.item_residuals needs prediction='items': heads score codes alone.")
         if (self.item_residuals or self.prior_size) and not self.num_known_items:
             raise ValueError(
-                "FairConfig.item_residuals and prior_size need num_known_items: that of a tokenizer fitted with item_counts."
+                "FairConfig.item_residuals and prior_size need num_known_items: that of a tokenizer fitted with "
+                "item_counts."
             )
         if self.attention_norm not in ATTENTION_NORMS:
             raise ValueError(

@@ -116,6 +116,13 @@ def evaluate_ranks(ranked: dict[str, Any], catalogue: int) -> dict[str, float]:
     return metrics
 
 
+def metric_names() -> list[str]:
+    """Names of what `evaluate_ranks` gives."""
+    nothing = {f"ranks{name}": np.zeros(1, np.int64) for name in ("", SEEN_REMOVED)}
+    nothing |= {f"top{name}": np.zeros((1, max(CUTOFFS)), np.int64) for name in ("", SEEN_REMOVED)}
+    return list(evaluate_ranks(nothing, 1))
+
+
 def metrics_table(results: dict[str, dict[str, float]]) -> str:
     """A Markdown table of models (rows) by Recall and NDCG under both protocols.
 

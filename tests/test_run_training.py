@@ -368,6 +368,7 @@ def test_accelerate_launch(shop, launcher, processes):
         (lambda shop: ["--interactions_file", shop["log"] + ".missing.csv"], FileNotFoundError, "missing.csv"),
         (lambda shop: ["--item_embeddings", shop["log"]], ValueError, "log.csv is not a whole .npy"),
         (lambda shop: ["--attention_norm", "none"], ValueError, "attention_norm"),
+        (lambda shop: ["--metric_for_best_model", "ndcg@3"], ValueError, "ndcg@3 is not measured.*ndcg@10_seen"),
         (lambda shop: ["--pca_dim", "0"], ValueError, "pca_dim"),
         (lambda shop: ["--resume_from_checkpoint", "true"], ValueError, "no checkpoint to resume"),
         (lambda shop: ["--resume_from_checkpoint", "/nowhere"], ValueError, "/nowhere is not a folder"),

@@ -25,9 +25,14 @@ class Items:
 
     Args:
         items: mappings with `item_id`, `title` and `text`.
+
+    Raises:
+        ValueError: for one item, or a table of another library.
     """
 
     def __init__(self, items: Iterable[Mapping[str, Any]]):
+        if isinstance(items, Mapping) or hasattr(items, "iloc"):
+            raise ValueError(f"items is a {type(items).__name__}: give a list of items, or a Dataset of `datasets`.")
         self._items: Any = items if hasattr(items, "__getitem__") and hasattr(items, "__len__") else list(items)
 
     def __len__(self) -> int:

@@ -28,6 +28,12 @@ def test_evaluation_batch(fitted):
     assert batch["target_ids"].tolist() == [3, 5]
 
 
+@pytest.mark.parametrize("split", [{"user_id": "u", "item_ids": ["p1", "p2"]}, {"history": ["p1"], "target": "p2"}])
+def test_a_split_that_was_not_prepared_is_refused(fitted, split):
+    with pytest.raises(ValueError, match=f"columns {', '.join(split)}: give one of prepare_datasets"):
+        FairDataCollator(fitted)([split])
+
+
 @pytest.mark.parametrize(
     "example, named",
     [({"item_ids": [1], "example_id": 0}, "2 items"), ({"item_ids": [], "target_id": 3, "seen_ids": []}, "an item")],

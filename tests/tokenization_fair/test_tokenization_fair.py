@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets.fingerprint import Hasher
@@ -166,6 +167,8 @@ def test_datasets_fingerprint_is_that_of_the_content(fitted, tmp_path):
         ({"items": [{"item_id": "a", "text": "x"}, {"item_id": "a", "text": "y"}]}, "'a'"),
         ({"items": [{"item_id": "a", "text": "x"}, {"item_id": "b"}], "embeddings": None}, "'b' has no text"),
         ({"items": [{"item_id": "a", "text": float("nan")}], "embeddings": None}, "'a' has no text"),
+        ({"items": {"item_id": "a", "text": "x"}}, "items is a dict"),
+        ({"items": pd.DataFrame({"item_id": ["a"], "text": ["x"]})}, "items is a DataFrame"),
         ({"text_encoder": None, "embeddings": None}, "text_encoder"),
     ],
 )
