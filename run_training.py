@@ -130,13 +130,14 @@ def prepare(arguments: list[str]) -> Job:
         if (ignored := given_in_vain(config, model.config)) and args.process_index == 0:
             print(f"Left as the checkpoint has them: {', '.join(ignored)}.")
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
+        if settings.cooccurrence_prior and not model.config.num_known_items:  # it knew codes alone, and adopted none
+            tokenizer.number_new_items()
     else:
         config.codebook_size = tokenizer.codebook_size
         config.num_known_items = tokenizer.num_known_items if config.item_residuals else 0
         model = new_model(config, tokenizer, settings.centroid_start)
-    if settings.cooccurrence_prior and not model.config.num_known_items:  # it had neither, and adopted none
-        tokenizer.number_new_items()
-        model.config.num_known_items = tokenizer.num_known_items
+    if settings.cooccurrence_prior and not model.config.num_known_items:
+        model.config.num_known_items = tokenizer.num_known_items  # models that had neither know codes alone
     trainer = FairTrainer(
         model=model,
         args=args,

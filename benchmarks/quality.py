@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from benchmarks.records import machine, memory, without_machine
 from data_fair import read_items, read_sequence_file, split_leave_one_out
@@ -39,6 +38,7 @@ from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
 from modeling_fair.row_terms_fair import RowTerms
 from modeling_fair.trainer_fair import RANKED, bf16_is_fast
+from run_training import last_whole_checkpoint
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
@@ -313,9 +313,9 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     fused = model not in ABLATIONS
     output = data.work / run_name(model, data.name, seed)
     flags = [part for name, value in changes.items() for part in (f"--{name}", str(value))]
-    resumed, seconds_before = any(output.glob("checkpoint-*")), 0.0
-    if resumed:
-        state = json.loads((Path(get_last_checkpoint(output)) / "trainer_state.json").read_text(encoding="utf-8"))
+    checkpoint, seconds_before = last_whole_checkpoint(output), 0.0
+    if checkpoint is not None:
+        state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
         counted = state["stateful_callbacks"].get("ResumedTraining", {"args": {"seconds": None}})
         seconds_before = counted["args"]["seconds"]
         flags += ["--resume_from_checkpoint", "true"]
@@ -332,7 +332,7 @@ def configured(model: str, data: Data, seed: int, more: list[str]) -> dict[str, 
     alone = {split: results["results"].get(f"{split}_without_prior", last[split]) for split in last}
     made = {
         "results": alone,
-        "resumed": resumed,
+        "resumed": checkpoint is not None,
         "seconds_before": seconds_before,
         f"validation_{SELECT}": curve,
         "by_popularity": by_popularity(output, data),

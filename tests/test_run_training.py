@@ -240,6 +240,7 @@ def test_a_prior_is_chosen_with_some_users_and_evaluated_with_all(shop, monkeypa
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     made = main(arguments(shop, "--max_steps", "2", *flags))
     assert "early stopping" not in caplog.text, "it stopped nothing: the training was over"
+    assert made["config"]["num_known_items"] == 39, "one item is met in evaluation alone"
     of_some = [one["validation"]["recall@10"] * 7 for one in made["priors"]]
     assert len(of_some) > 3 and np.allclose(of_some, np.round(of_some))
     assert made["prior_users"] == 7 < (users := made["split"]["evaluated"])
