@@ -99,7 +99,7 @@ def build(checkpoint: str) -> gr.Blocks:
                 config = (recommender := recommender_of(checkpoint)).model.config
         except CheckpointError as error:
             logging.exception("The checkpoint could not be opened.")
-            return [views.failure(str(error)), gr.skip(), gr.skip(), gr.skip()]
+            return [views.failure(str(error)), *[gr.skip()] * 9]
         layers, heads = config.num_hidden_layers, config.num_attention_heads
         facts = views.ready(
             checkpoint, len(recommender.item_ids), layers, heads, config.attention_type, recommender.has_titles
@@ -107,9 +107,10 @@ def build(checkpoint: str) -> gr.Blocks:
         last = str(layers)
         return [
             facts,
-            gr.update(visible=True),
+            gr.update(elem_classes=[]),
             gr.update(choices=[str(layer + 1) for layer in range(layers)], value=last),
             gr.update(choices=[MEAN, *(str(head + 1) for head in range(heads))], value=MEAN),
+            *show(Visit(), "", True, last, MEAN),
         ]
 
     def search_items(visit: Visit, words: str) -> str:
@@ -133,10 +134,8 @@ def build(checkpoint: str) -> gr.Blocks:
         except ValueError as error:
             raise gr.Error(str(error)) from error
 
-    def show(visit: Visit, words: str, remove_seen: bool, layer: str | None, head: str | None) -> list[Any]:
-        """All that depends on the visit; nothing where no checkpoint is open."""
-        if layer is None or head is None:
-            return [gr.skip()] * 6
+    def show(visit: Visit, words: str, remove_seen: bool, layer: str, head: str) -> list[Any]:
+        """All that depends on the visit."""
         recommender = recommender_of(checkpoint)
         active = gr.update(interactive=bool(visit.history))
         return [
@@ -163,7 +162,8 @@ def build(checkpoint: str) -> gr.Blocks:
             apply_default_css=False,
         )
         status = gr.HTML(views.loading(checkpoint), elem_id="status", apply_default_css=False)
-        with gr.Column(visible=False, elem_id="page") as content:
+        # Not visible=False: parts that a browser has not made yet lose what they are given.
+        with gr.Column(elem_classes="waiting", elem_id="page") as content:
             with gr.Row(elem_classes="cards", equal_height=True):
                 with gr.Column(elem_classes="card", min_width=300):
                     heading("Find items")
@@ -199,8 +199,7 @@ def build(checkpoint: str) -> gr.Blocks:
             "outputs": [results, history, recommended, explanation, injection, clear],
             **quiet,
         }
-        opened = page.load(open_page, outputs=[status, content, layer, head], **quiet)
-        opened.then(**shown)
+        page.load(open_page, outputs=[status, content, layer, head, *shown["outputs"]], **quiet)
         words.change(search_items, [visit, words], results, **quiet)
         for listed in (results, history, recommended):
             listed.click(choose, visit, visit, **quiet)
