@@ -103,6 +103,14 @@ def prepare(arguments: list[str]) -> Job:
     own = config if before is None else of_checkpoint(FairConfig, resume or before)
     if data.split == "none" and settings.cooccurrence_prior:
         check_prior(own)
+    if resume and before is None:
+        resumed = of_checkpoint(FairConfig, resume)
+        others = [name for name in given_otherwise(config, resumed) if name != "codebook_size"]  # few items shrink it
+        if others:
+            raise ValueError(
+                f"{resume} has {described(others, config, resumed)}: give the model the settings that it has, or "
+                "choose another --output_dir."
+            )
 
     shared = output.with_name(f"{output.name}.preparing")  # where the other processes find the tokenizer
     with args.main_process_first(local=False, desc="preparing data"):  # nodes share the output folder
@@ -127,8 +135,10 @@ def prepare(arguments: list[str]) -> Job:
 
     if settings.model_name_or_path is not None:
         model = FairForGenerativeRecommendation.from_pretrained(resume or settings.model_name_or_path)
-        if (ignored := given_in_vain(config, model.config)) and args.process_index == 0:
-            print(f"Left as the checkpoint has them: {', '.join(ignored)}.")
+        others, defaults = given_otherwise(config, model.config), FairConfig()
+        ignored = [name for name in others if getattr(config, name) != getattr(defaults, name)]
+        if ignored and args.process_index == 0:
+            print(f"Left as the checkpoint has them: {described(ignored, config, model.config)}.")
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
         if settings.cooccurrence_prior and not model.config.num_known_items:  # it knew codes alone, and adopted none
             tokenizer.number_new_items()
@@ -163,15 +173,14 @@ def prepare(arguments: list[str]) -> Job:
     return Job(trainer, prepared.get("test"), resume, record, settings.cooccurrence_prior, settings.centroid_start)
 
 
-def given_in_vain(wanted: FairConfig, own: FairConfig) -> list[str]:
-    """Settings of a model, other than the defaults, that the checkpoint to go on from has otherwise."""
-    defaults = FairConfig()
+def given_otherwise(wanted: FairConfig, own: FairConfig) -> list[str]:
+    """Settings of a model that its checkpoint has otherwise."""
     names = [spec.name for spec in dataclasses.fields(FairConfig) if spec.name in FairConfig.__annotations__]
-    return [
-        f"{name} {getattr(own, name)} (not {getattr(wanted, name)})"
-        for name in names
-        if name not in DERIVED and getattr(wanted, name) not in (getattr(defaults, name), getattr(own, name))
-    ]
+    return [name for name in names if name not in DERIVED and getattr(wanted, name) != getattr(own, name)]
+
+
+def described(names: list[str], wanted: FairConfig, own: FairConfig) -> str:
+    return ", ".join(f"{name} {getattr(own, name)} (not {getattr(wanted, name)})" for name in names)
 
 
 def new_model(config: FairConfig, tokenizer: FairTokenizer, centroid_start: bool) -> FairForGenerativeRecommendation:

@@ -116,6 +116,14 @@ def test_a_checkpoint_of_another_tokenizer_is_not_resumed(shop, tmp_path):
         main(arguments(shop, *short, "--max_steps", "4", "--resume_from_checkpoint", str(checkpoint)))
 
 
+def test_a_model_of_other_settings_is_not_resumed(shop):
+    short = "--save_strategy steps --save_steps 2 --eval_strategy no --load_best_model_at_end false".split()
+    main(arguments(shop, *short, "--max_steps", "2"))
+    other = ["--hidden_size", "64", "--max_steps", "4", "--resume_from_checkpoint", "true"]
+    with pytest.raises(ValueError, match=r"checkpoint-2 has hidden_size 32 \(not 64\): .*--output_dir"):
+        main(arguments(shop, *short, *other))
+
+
 def test_a_run_that_stopped_while_tokenising_goes_on_there(shop, tmp_path, monkeypatch):
     work = ["--tokenizer_work_dir", str(tmp_path / "work"), "--max_steps", "2"]
     encode = Codebooks.encode

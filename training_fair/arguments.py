@@ -1,5 +1,6 @@
 """The settings of run_training.py: flags, or YAML or JSON files."""
 
+import argparse
 import dataclasses
 import inspect
 import re
@@ -8,6 +9,7 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from modeling_fair import FairConfig, FairTrainingArguments
 from tokenization_fair import DEFAULT_TEXT_ENCODER
@@ -112,6 +114,9 @@ OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions", "centroid_start")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "num_adopted_items", "prior_size")
 
+# What a flag's type is called.
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
+
 # A field's lines in FairConfig's docstring: names, type, text.
 DOCUMENTED = re.compile(r"^    ([a-z][\w, ]*) \(`.*?\): (.*?)(?=^    [a-z]|\n\n)", re.MULTILINE | re.DOTALL)
 FIELD_HELPS = {
@@ -134,11 +139,30 @@ ModelArguments = dataclasses.make_dataclass(
 )
 
 
+def checked(value: Any, action: argparse.Action, path: str) -> Any:
+    """A setting of a file as its flag takes it: argparse itself checks flags alone.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    choices, kind, of_text = action.choices, KINDS.get(action.type), action.type
+    if value == action.default and type(value) is type(action.default):
+        return value
+    if choices is not None and value not in choices:
+        raise ValueError(f"{path} sets {action.dest} to {value!r}: choose one of {', '.join(map(str, choices))}.")
+    if kind is None or not callable(of_text):
+        return value
+    try:
+        return of_text(str(value))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"{path} sets {action.dest} to {value!r}: give {kind}.") from error
+
+
 def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArguments, Any, FairTrainingArguments]:
     """Flags, after YAML or JSON files, if any, whose settings they overrule, as a later file's do an earlier one's.
 
     Raises:
-        ValueError: naming a setting of a file that is no flag.
+        ValueError: naming a setting of a file that is no flag, or none that it takes.
     """
     groups: Any = (DataArguments, TokenizerArguments, ModelArguments, FairTrainingArguments)
     parser = HfArgumentParser(
@@ -147,7 +171,9 @@ def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArgum
         description="Settings come as flags, or from YAML or JSON files given first, such as those in configs/: a "
         "recipe, a data set, or both. Flags overrule files, and a later file an earlier one.",
     )
-    known = {action.dest: action for action in parser._actions}
+    known: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        known.setdefault(action.dest, action)  # a flag's own comes before that of its --no_flag
     settings: dict[str, Any] = {}
     while arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
         path, *arguments = arguments
@@ -160,10 +186,8 @@ def parse_arguments(arguments: list[str]) -> tuple[DataArguments, TokenizerArgum
             raise ValueError(f"{path} holds no settings: files of data are given by flags, such as --items_file.")
         if unknown := sorted(set(map(str, of_file)) - set(known)):
             raise ValueError(f"{path} sets {', '.join(unknown)}, which no flag does: see --help.")
-        for name, value in of_file.items():  # argparse checks flags alone
-            choices = known[name].choices
-            if choices is not None and value not in choices and value != known[name].default:
-                raise ValueError(f"{path} sets {name} to {value!r}: choose one of {', '.join(map(str, choices))}.")
+        for name, value in of_file.items():
+            of_file[name] = checked(value, known[name], path)
         if set(of_file) & set(SOURCES):
             settings = {name: value for name, value in settings.items() if name not in SOURCES}
         settings |= of_file
