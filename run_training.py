@@ -140,8 +140,10 @@ def prepare(arguments: list[str]) -> Job:
         if ignored and args.process_index == 0:
             print(f"Left as the checkpoint has them: {described(ignored, config, model.config)}.")
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
-        if settings.cooccurrence_prior and not model.config.num_known_items:  # it knew codes alone, and adopted none
+        of_codes = not model.config.item_residuals  # without a prior before, such a model adopted nothing
+        if settings.cooccurrence_prior and of_codes and (tokenizer.known_ids < 0).any():
             tokenizer.number_new_items()
+            model.config.num_known_items = tokenizer.num_known_items
     else:
         config.codebook_size = tokenizer.codebook_size
         config.num_known_items = tokenizer.num_known_items if config.item_residuals else 0

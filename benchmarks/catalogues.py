@@ -44,7 +44,8 @@ def query_logits(
     parts = []
     for start in range(0, len(histories), 64):
         encoded = tokenizer(histories[start : start + 64], return_tensors="pt")
-        parts.append(model(encoded["input_ids"], encoded["attention_mask"], packed=True).logits[:, 0].float())
+        encoded.pop("item_ids")
+        parts.append(model(**encoded, packed=True).logits[:, 0].float())
     return torch.cat(parts)
 
 

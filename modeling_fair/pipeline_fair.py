@@ -70,16 +70,22 @@ class RecommendationPipeline(Pipeline):
                 f"The tokenizer keeps {self.tokenizer.model_max_length} items of a history but the model reads "
                 f"{self.model.config.max_position_embeddings}: set tokenizer.model_max_length to that."
             )
+        self.model.eval()  # one that comes from its training would answer with dropout
         self._index: ItemIndex | None = None
-        self._indexed: Any = None  # the tokenizer's codes that the index was built of
+        self._indexed: tuple[Any, Any] = (None, None)  # the tokenizer's codes and the index's that fit each other
 
     @property
     def index(self) -> ItemIndex:
-        """The tokenizer's catalogue, built when it is first asked for and after every change of the catalogue: first
-        with the partition of the checkpoint's folder, where one was saved, later without."""
+        """The tokenizer's catalogue, built when it is first asked for and after every change of the catalogue that it
+        has not gone through itself: first with the partition of the checkpoint's folder, where one was saved, later
+        without.
+
+        Raises:
+            ValueError: where it was changed and the tokenizer was not.
+        """
         if self._index is None:
             self.index = self._saved_index() or self._exact_index()
-        elif self._indexed is not self.tokenizer.item_codes:
+        elif self._indexed[0] is not self.tokenizer.item_codes and self._misfit(self._index) is not None:
             if self._index.partition is not None:
                 warnings.warn(
                     "The catalogue has changed and is searched exactly from now on: set the pipeline's index to one "
@@ -87,20 +93,31 @@ class RecommendationPipeline(Pipeline):
                     stacklevel=2,
                 )
             self.index = self._exact_index()
+        elif self._indexed[0] is not self.tokenizer.item_codes or self._indexed[1] is not self._index.item_codes:
+            self.index = self._index
         assert self._index is not None
         return self._index
 
     @index.setter
     def index(self, index: ItemIndex) -> None:
-        codes = as_codes(self.tokenizer.item_codes).to(index.item_codes.device)
-        if not torch.equal(index.item_codes, codes):
-            raise ValueError(
-                f"The index has {len(index)} items of other codes than the tokenizer's {len(codes)}: build it of "
-                "tokenizer.item_codes."
-            )
+        if (misfit := self._misfit(index)) is not None:
+            raise ValueError(misfit)
         if index.known_ids is None:
             index.known_ids = torch.as_tensor(self.tokenizer.known_ids).to(index.item_codes.device)
-        self._index, self._indexed = index, self.tokenizer.item_codes
+        self._index, self._indexed = index, (self.tokenizer.item_codes, index.item_codes)
+
+    def _misfit(self, index: ItemIndex) -> str | None:
+        """What keeps an index from serving the tokenizer's catalogue, if anything."""
+        codes = as_codes(self.tokenizer.item_codes).to(index.item_codes.device)
+        if not torch.equal(index.item_codes, codes):
+            return (
+                f"The index has {len(index)} items of other codes than the tokenizer's {len(codes)}: change both "
+                "alike, or build it of tokenizer.item_codes."
+            )
+        known_ids = torch.as_tensor(self.tokenizer.known_ids).to(codes.device)
+        if index.known_ids is not None and not torch.equal(index.known_ids, known_ids):
+            return "The index numbers known items otherwise than the tokenizer: build it with tokenizer.known_ids."
+        return None
 
     @property
     def popularity(self) -> torch.Tensor:

@@ -403,6 +403,14 @@ class FairTrainer(Trainer):
         """Rows of all processes in their order; gradients flow back to the process a row came from."""
         return tensor if self.accelerator.num_processes == 1 else GatherWithGradient.apply(tensor)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Anew where an earlier training's holds weights that are gone: adopting items makes new ones."""
+        if self.optimizer is not None and self.model is not None:
+            own = {id(weight) for weight in self.model.parameters()}
+            if not own.issuperset(id(weight) for group in self.optimizer.param_groups for weight in group["params"]):
+                self.optimizer = None
+        return super().create_optimizer(*args, **kwargs)
+
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Lambdas are exponents around 0 to 1, so weight decay would pull them towards a value: they are exempt."""
         return [name for name in super().get_decay_parameter_names(model) if "lambda" not in name]

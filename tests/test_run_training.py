@@ -214,11 +214,16 @@ def test_items_that_a_training_that_goes_on_lacks_are_counted(shop, tmp_path, ca
     assert "1 item(s) of the checkpoint are none of these items: they stay" in capsys.readouterr().out
 
 
-def test_a_prior_of_a_model_that_knew_codes_alone_counts_new_items_too(shop, tmp_path):
-    assert main(arguments(shop, "--max_steps", "1"))["config"]["num_known_items"] == 0
-    add_item(shop, time=0)
-    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_prior_of_a_model_that_knew_codes_alone_counts_new_items_too(shop, tmp_path, numbered):
+    """And of a checkpoint of a run that was to get a prior in the end."""
     flags = "--max_steps 1 --cooccurrence_prior true --prior_weight 2".split()
+    saved = "--save_strategy steps --save_steps 1 --eval_strategy no --load_best_model_at_end false".split()
+    first = main(arguments(shop, *(flags + saved if numbered else flags[:2])))["config"]
+    assert first["num_known_items"] == 39 * numbered
+    add_item(shop, time=0)
+    checkpoint = str(Path(shop["out"]) / "checkpoint-1") if numbered else shop["out"]
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", checkpoint)
     second = main([*again, *flags])
     assert second["config"]["num_known_items"] == 41 and len(second["priors"]) > 3
     tokenizer = FairTokenizer.from_pretrained(tmp_path / "again")

@@ -214,6 +214,31 @@ def test_new_items_are_served_at_once(folder, embeddings):
         recommender.index = ItemIndex(np.zeros((41, 4), np.uint8))
 
 
+def test_index_and_tokenizer_change_alike(folder):
+    recommender = pipeline("recommendation", model=folder)
+    codes = recommender.tokenizer.item_codes
+    recommender.index = ItemIndex(codes, partition=fit_partition(codes, torch.randn(50, 4, 8), n_lists=5))
+    before = recommender({"history": ["p1", "p2"]}, top_k=40, allow=[f"p{item}" for item in range(4, 40)])
+    recommender.index.remove([3])
+    with pytest.raises(ValueError, match="39 items of other codes than the tokenizer's 40: change both"):
+        recommender({"history": ["p1", "p2"]})
+    recommender.tokenizer.remove_items(["p3"])
+    assert recommender.index.partition is not None, "it went through the change, too"
+    after = recommender({"history": ["p1", "p2"]}, top_k=40, allow=[f"p{item}" for item in range(4, 40)])
+    assert [(entry["item_id"], entry["title"]) for entry in after] == [
+        (entry["item_id"], entry["title"]) for entry in before
+    ]
+    stale = ItemIndex(recommender.tokenizer.item_codes, known_ids=recommender.tokenizer.known_ids - 1)
+    with pytest.raises(ValueError, match="numbers known items otherwise"):
+        recommender.index = stale
+
+
+def test_a_model_that_was_in_training_answers_without_dropout(folder):
+    model = FairForGenerativeRecommendation.from_pretrained(folder).train()
+    recommender = pipeline("recommendation", model=model, tokenizer=FairTokenizer.from_pretrained(folder))
+    assert not recommender.model.training
+
+
 def test_a_partition_in_the_folder_is_used_until_the_catalogue_changes(folder, tmp_path, embeddings):
     shutil.copytree(folder, tmp_path / "checkpoint")
     plain = pipeline("recommendation", model=str(tmp_path / "checkpoint"))

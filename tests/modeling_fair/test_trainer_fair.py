@@ -1,6 +1,7 @@
 """Trainer invariants. Where MTP alone counts, batches change nothing. Noise hangs on seed, step and example, so a
 resumed run is the uninterrupted one bit for bit."""
 
+import copy
 import json
 
 import numpy as np
@@ -455,3 +456,18 @@ def test_settings_of_items_that_do_not_fit_are_refused(make_trainer):
         make_trainer(model_fields={**ITEMS, "num_known_items": 12})
     with pytest.raises(ValueError, match="item_negatives is 0"):
         make_trainer(item_negatives=0)
+
+
+def test_items_that_were_adopted_between_trainings_learn(make_trainer, fitted, embeddings):
+    """By the same trainer, whose optimizer held the vectors of before."""
+    trainer = make_trainer(model_fields=ITEMS, item_weight=1.0, mtp_weight=0.0)
+    trainer.processing_class = tokenizer = copy.deepcopy(fitted)
+    trainer.train()
+    optimizer = trainer.optimizer
+    trainer.train()
+    assert trainer.optimizer is optimizer
+    tokenizer.add_items([{"item_id": "new", "title": "fresh"}], embeddings[:1])
+    assert trainer.model.adopt_new_items(tokenizer) == 2
+    before = trainer.model.model.embeddings.residuals.weight.detach().clone()
+    trainer.train()
+    assert (trainer.model.model.embeddings.residuals.weight != before).any(dim=1).sum() > 20
