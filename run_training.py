@@ -8,6 +8,7 @@ Settings come as flags, or from YAML or JSON files given first, which flags afte
 """
 
 import dataclasses
+import json
 import re
 import shutil
 import sys
@@ -25,6 +26,8 @@ from modeling_fair.centroids_fair import start_at_centroids
 from modeling_fair.cooccurrence_fair import LEVELS, add_similar, choose_prior, prior_parts, prior_users
 from modeling_fair.metrics_fair import metric_names, metrics_table
 from modeling_fair.plots_fair import import_matplotlib, plot_training
+from modeling_fair.trainer_fair import TrainingDivergedError
+from modeling_fair.training_arguments_fair import OBJECTIVES
 from tokenization_fair import FairTokenizer
 from tokenization_fair.preprocessing_fair import prepare_datasets
 from training_fair.arguments import DERIVED, OF_A_FIT, parse_arguments
@@ -103,6 +106,8 @@ def prepare(arguments: list[str]) -> Job:
     own = config if before is None else of_checkpoint(FairConfig, resume or before)
     if data.split == "none" and settings.cooccurrence_prior:
         check_prior(own)
+    if before is None and not settings.cooccurrence_prior:
+        check_no_prior(config)
     if resume and before is None:
         resumed = of_checkpoint(FairConfig, resume)
         others = [name for name in given_otherwise(config, resumed) if name != "codebook_size"]  # few items shrink it
@@ -139,6 +144,10 @@ def prepare(arguments: list[str]) -> Job:
         ignored = [name for name in others if getattr(config, name) != getattr(defaults, name)]
         if ignored and args.process_index == 0:
             print(f"Left as the checkpoint has them: {described(ignored, config, model.config)}.")
+        if args.process_index == 0:
+            tell_what_changes(Path(resume or settings.model_name_or_path), args)
+            if model.prior is not None and not settings.cooccurrence_prior:
+                print("The prior stays as it is: --cooccurrence_prior true counts it anew in these interactions.")
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
         of_codes = not model.config.item_residuals  # without a prior before, such a model adopted nothing
         if settings.cooccurrence_prior and of_codes and (tokenizer.known_ids < 0).any():
@@ -181,6 +190,19 @@ def given_otherwise(wanted: FairConfig, own: FairConfig) -> list[str]:
     return [name for name in names if name not in DERIVED and getattr(wanted, name) != getattr(own, name)]
 
 
+def tell_what_changes(checkpoint: Path, args: FairTrainingArguments) -> None:
+    """Print which objectives a checkpoint was trained with otherwise, where its folder tells."""
+    path = checkpoint / "training_args.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    others = [
+        f"{name} {getattr(args, name)} (was {before[name]})"
+        for name in OBJECTIVES
+        if before.get(name, getattr(args, name)) != getattr(args, name)
+    ]
+    if others:
+        print(f"Trained with other objectives than the checkpoint was: {', '.join(others)}.")
+
+
 def described(names: list[str], wanted: FairConfig, own: FairConfig) -> str:
     return ", ".join(f"{name} {getattr(own, name)} (not {getattr(wanted, name)})" for name in names)
 
@@ -204,6 +226,19 @@ def check_prior(config: FairConfig) -> None:
             "--split none leaves no users to choose a prior with: go on from a run that has chosen one with its split "
             "(--model_name_or_path), give a new model --prior_weight, --prior_similar_weight and, where it predicts "
             "items, --prior_level, or add --cooccurrence_prior false."
+        )
+
+
+def check_no_prior(config: FairConfig) -> None:
+    """
+    Raises:
+        ValueError: for settings of a prior that there is not to be.
+    """
+    defaults = FairConfig()
+    names = [spec.name for spec in dataclasses.fields(FairConfig) if spec.name.startswith("prior_")]
+    if given := [name for name in names if getattr(config, name) != getattr(defaults, name)]:
+        raise ValueError(
+            f"{', '.join(given)} are settings of a prior: add --cooccurrence_prior true, or leave them out."
         )
 
 
@@ -306,5 +341,8 @@ if __name__ == "__main__":
         prepared_job = prepare(sys.argv[1:])
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"run_training.py: {error}")
-    train(prepared_job)
+    try:
+        train(prepared_job)
+    except TrainingDivergedError as error:
+        sys.exit(f"run_training.py: {error}")
     prepared_job.trainer.accelerator.end_training()  # without it, processes were seen to abort as they ended

@@ -37,7 +37,8 @@ from modeling_fair.metrics_fair import evaluate_ranks
 from modeling_fair.plots_fair import training_logs
 from modeling_fair.prior_fair import CoOccurrencePrior
 from modeling_fair.row_terms_fair import RowTerms
-from modeling_fair.trainer_fair import RANKED, bf16_is_fast
+from modeling_fair.trainer_fair import RANKED
+from modeling_fair.training_arguments_fair import bf16_is_fast
 from run_training import last_whole_checkpoint
 from run_training import main as run_training
 from tokenization_fair import FairTokenizer

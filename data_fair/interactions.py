@@ -80,7 +80,11 @@ def _check_columns(path: Path, columns: dict[str, str], extras: Sequence[str]) -
     found = column_names(path)
     for argument, name in [*columns.items(), *(("extra_columns", extra) for extra in extras)]:
         if name not in found:
-            raise ValueError(f"{path} has no column {name!r} but {found}: set {argument} to one of these.")
+            or_none = ", or to None (--timestamp_column none) if rows are in order of time"
+            raise ValueError(
+                f"{path} has no column {name!r} but {found}: set {argument} to one of these"
+                f"{or_none if argument == 'timestamp_column' else ''}."
+            )
 
 
 def _sort_and_group(

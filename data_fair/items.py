@@ -77,7 +77,9 @@ def choose_id_column(path: Path, found: Sequence[str], wanted: str | None) -> st
         if name in found:
             return name
     looked_for = repr(wanted) if wanted else f"{', '.join(ID_COLUMNS)}"
-    raise ValueError(f"{path} has no id column ({looked_for}) but {list(found)}: set id_column to one of these.")
+    raise ValueError(
+        f"{path} has no id column ({looked_for}) but {list(found)}: set id_column (--item_id_column) to one of these."
+    )
 
 
 def check_text_columns(

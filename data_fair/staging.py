@@ -159,18 +159,38 @@ def _check_rows(
     columns = ", ".join(_columns(has_time, 0))
     found = database.execute(f"SELECT position, {columns} FROM raw WHERE {bad} ORDER BY position LIMIT 1").fetchone()
     if found is None:
+        if has_time:
+            _check_times(database, files, starts, names[2])
         return
     position, *values = found
-    file = bisect_right(starts, position) - 1
-    number, _ = next(islice(read_records(files[file]), position - starts[file], None))
-    where = place(files[file], number)
+    where = _place_of(position, files, starts)
     for name, value in zip(names, values, strict=True):
         if value is None or not value.strip():
             raise ValueError(f"{where} has no {name}: fill it in or leave the record out.")
     raise ValueError(
         f"{where} has the {names[2]} {values[2]!r}, neither a number nor an ISO date: correct it, or set"
-        " timestamp_column to another column or None."
+        " timestamp_column to another column, or to None (--timestamp_column none) if rows are in order of time."
     )
+
+
+def _check_times(database: duckdb.DuckDBPyConnection, files: Sequence[Path], starts: Sequence[int], name: str) -> None:
+    """Numbers may be of any unit, so dates cannot stand among them."""
+    is_number = "try_cast(t AS DOUBLE) IS NOT NULL"
+    number, date = _one(
+        database,
+        f"SELECT min(position) FILTER ({is_number}), min(position) FILTER (NOT {is_number}) FROM raw",
+    )
+    if number is not None and date is not None:
+        raise ValueError(
+            f"{_place_of(date, files, starts)} has a date for its {name} but {_place_of(number, files, starts)} a "
+            "number: write all of them alike."
+        )
+
+
+def _place_of(position: int, files: Sequence[Path], starts: Sequence[int]) -> str:
+    file = bisect_right(starts, position) - 1
+    number, _ = next(islice(read_records(files[file]), position - starts[file], None))
+    return place(files[file], number)
 
 
 def _time_type(database: duckdb.DuckDBPyConnection) -> str:

@@ -5,7 +5,7 @@ validation (`--metric_for_best_model`).
 
 After `--space` and `--trials` come the arguments of run_training.py. Finished trials are kept in study.db in the
 output folder: the same command again goes on until there are as many as asked for. A search of another space needs a
-folder of its own.
+folder of its own, and so does one of other settings.
 """
 
 import argparse
@@ -18,14 +18,19 @@ from typing import Any
 
 import optuna
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from modeling_fair import FairConfig, FairForGenerativeRecommendation, FairTrainer  # noqa: E402
+from modeling_fair.trainer_fair import TrainingDivergedError  # noqa: E402
 from run_training import Job, new_model, prepare  # noqa: E402
 from training_fair.arguments import DERIVED  # noqa: E402
 from training_fair.records import write_json  # noqa: E402
+
+# What may differ between the runs of one search.
+OF_A_RUN = ("output_dir", "logging_dir", "run_name", "tokenizer_work_dir", "cache_dir")
 
 
 def read_space(path: str) -> dict[str, Any]:
@@ -34,7 +39,10 @@ def read_space(path: str) -> dict[str, Any]:
     Raises:
         ValueError: naming an entry of another form.
     """
-    space = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        space = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(space, dict) or not space:
         raise ValueError(f"{path} names nothing to search: give lines such as learning_rate: {{log: [0.0001, 0.01]}}.")
     for name, entry in space.items():
@@ -94,6 +102,8 @@ def read(arguments: list[str]) -> tuple[Job, dict[str, Any], int]:
     parser.add_argument("--space", required=True, help="YAML file of what is searched")
     parser.add_argument("--trials", type=int, required=True, help="trials there are in the end")
     own, rest = parser.parse_known_args(arguments)
+    if own.trials < 1:
+        raise ValueError(f"--trials is {own.trials}: give at least 1.")
     space = read_space(own.space)
     job = prepare([*rest, "--save_strategy", "no", "--load_best_model_at_end", "false"])
     if job.record["arguments"]["model_name_or_path"] is not None:
@@ -107,20 +117,45 @@ def read(arguments: list[str]) -> tuple[Job, dict[str, Any], int]:
     return job, space, own.trials
 
 
+def check_study(study: optuna.Study, job: Job, space: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: where the study's trials were made with other data or settings than these.
+    """
+    given = {**job.record["arguments"], **job.record["config"]}
+    settings = {name: str(value) for name, value in given.items() if name not in (*space, *OF_A_RUN)}
+    before = study.user_attrs.setdefault("settings", settings)
+    if others := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
+        name = others[0]
+        raise ValueError(
+            f"The trials in {job.trainer.args.output_dir} were made with {name} {before.get(name)} (now "
+            f"{settings.get(name)}): choose another --output_dir."
+        )
+    study.set_user_attr("settings", settings)
+
+
 def search(job: Job, space: dict[str, Any], trials: int) -> dict[str, Any]:
-    """Go on until there are as many trials; returns what `search.json` holds."""
+    """Go on until there are as many trials; returns what `search.json` holds. Trials that diverge are left out.
+
+    Raises:
+        ValueError: for a study of other settings, and values that a model or a training does not take.
+    """
     trainer, base = job.trainer, job.model_config()
     fields = {name for name in space if hasattr(base, name)}
 
     def model_init(trial: optuna.Trial | None) -> FairForGenerativeRecommendation:
         chosen = {} if trial is None else suggest(trial, {name: space[name] for name in fields})
-        config = FairConfig(**{**base.to_dict(), **chosen})
+        try:
+            config = FairConfig(**{**base.to_dict(), **chosen})
+        except StrictDataclassError as error:
+            raise ValueError(f"{chosen} is no model: {error.__cause__ or error}") from error
         return new_model(config, trainer.processing_class, job.centroid_start)
 
     output = Path(str(trainer.args.output_dir))
     output.mkdir(parents=True, exist_ok=True)
     study = {"study_name": "fair", "storage": f"sqlite:///{output / 'study.db'}"}
     finished = optuna.create_study(**study, direction="maximize", load_if_exists=True)
+    check_study(finished, job, space)
     count = len(finished.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     metric = str(trainer.args.metric_for_best_model).removeprefix("eval_")
 
@@ -136,17 +171,23 @@ def search(job: Job, space: dict[str, Any], trials: int) -> dict[str, Any]:
             train_dataset=trainer.train_dataset,
             eval_dataset=trainer.eval_dataset,
         )
-        searcher.hyperparameter_search(
-            hp_space=lambda trial: suggest(trial, space),
-            compute_objective=best_so_far,
-            n_trials=trials - count,
-            direction="maximize",
-            backend="optuna",
-            load_if_exists=True,
-            # From another seed after every stop, or the first trials would be drawn again.
-            sampler=optuna.samplers.TPESampler(seed=trainer.args.seed + count),
-            **study,
-        )
+        try:
+            searcher.hyperparameter_search(
+                hp_space=lambda trial: suggest(trial, space),
+                compute_objective=best_so_far,
+                n_trials=trials - count,
+                direction="maximize",
+                backend="optuna",
+                load_if_exists=True,
+                catch=(TrainingDivergedError,),
+                # From another seed after every stop, or the first trials would be drawn again.
+                sampler=optuna.samplers.TPESampler(seed=trainer.args.seed + count),
+                **study,
+            )
+        except ValueError as error:
+            if str(error) != "Record does not exist.":  # what Optuna says without a finished trial
+                raise
+            raise ValueError("Every trial diverged: search smaller values of learning_rate.") from error
     complete = optuna.load_study(**study)
     done = [
         {"number": trial.number, metric: trial.value, **trial.params}
@@ -164,7 +205,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        given = read(sys.argv[1:])
+        main()
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"hyperparameter_search.py: {error}")
-    search(*given)

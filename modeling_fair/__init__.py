@@ -15,7 +15,8 @@ from .pipeline_fair import RecommendationPipeline
 
 if TYPE_CHECKING:
     from .collator_fair import FairDataCollator
-    from .trainer_fair import FairTrainer, FairTrainingArguments
+    from .trainer_fair import FairTrainer
+    from .training_arguments_fair import FairTrainingArguments
 
 FairConfig.register_for_auto_class()
 FairForGenerativeRecommendation.register_for_auto_class("AutoModel")
@@ -31,10 +32,14 @@ def __getattr__(name: str) -> Any:
         from .collator_fair import FairDataCollator
 
         return FairDataCollator
-    if name in ("FairTrainer", "FairTrainingArguments"):
-        from . import trainer_fair
+    if name == "FairTrainer":
+        from .trainer_fair import FairTrainer
 
-        return getattr(trainer_fair, name)
+        return FairTrainer
+    if name == "FairTrainingArguments":
+        from .training_arguments_fair import FairTrainingArguments
+
+        return FairTrainingArguments
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,11 +1,13 @@
 # Copyright 2026 The FAIR for Transformers authors. Licensed under the Apache License, Version 2.0.
 """Configuration of FAIR models."""
 
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 ATTENTION_TYPES = ("focused", "standard")
 PREDICTIONS = ("codes", "items")
@@ -150,15 +152,21 @@ class FairConfig(PreTrainedConfig):
         for name in ("num_codebooks", "codebook_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
                      "intermediate_size", "max_position_embeddings", "lambda1_init", "lambda2_init",
                      "cosine_temperature", "prior_floor", "prior_history",
-                     "prior_decay"):  # fmt: skip
-            if getattr(self, name) <= 0:
+                     "prior_decay", "rms_norm_eps"):  # fmt: skip
+            if not 0 < getattr(self, name) < math.inf:  # which is false of what is no number, too
                 raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value above 0.")
-        for name in ("num_known_items", "num_adopted_items", "prior_size", "prior_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"FairConfig.{name} is {getattr(self, name)}: give it a value of at least 0.")
-        if self.prior_similar_weight is not None and self.prior_similar_weight < 0:
+        for name in ("num_known_items", "num_adopted_items", "prior_size", "prior_weight", "prior_similar_weight",
+                     "initializer_range"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"FairConfig.{name} is {value}: give it a value of at least 0.")
+        for name in ("prior_level", "prior_repeat"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"FairConfig.{name} is {value}: give it a number.")
+        if self.hidden_act not in ACT2FN:
             raise ValueError(
-                f"FairConfig.prior_similar_weight is {self.prior_similar_weight}: give it a value of at least 0."
+                f"FairConfig.hidden_act is {self.hidden_act!r}: choose one of transformers' activations, such as silu."
             )
         if self.prior_level is not None and self.prior_size and not self.prior_weight:
             raise ValueError("FairConfig.prior_level needs a prior_weight above 0.")

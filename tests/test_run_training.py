@@ -200,6 +200,22 @@ def test_new_items_learn_in_a_training_that_goes_on_and_in_one_that_is_resumed(s
     assert (tmp_path / "again/model.safetensors").read_bytes() == whole
 
 
+def test_what_a_training_that_goes_on_does_otherwise_is_told(shop, tmp_path, capsys):
+    flags = "--prediction items --item_weight 1 --mtp_weight 0 --cooccurrence_prior true --prior_weight 2".split()
+    main(arguments(shop, "--max_steps", "1", *flags, "--prior_level", "4"))
+    again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
+    capsys.readouterr()
+    main([*again, "--max_steps", "1", "--item_weight", "1", "--mim_weight", "0.5"])
+    told = capsys.readouterr().out
+    assert "other objectives than the checkpoint was: mtp_weight 1.0 (was 0.0), mim_weight 0.5 (was 0.01)." in told
+    assert "The prior stays as it is: --cooccurrence_prior true" in told
+
+
+def test_settings_of_a_prior_without_one_are_refused(shop):
+    with pytest.raises(ValueError, match="prior_weight, prior_decay are settings of a prior: add"):
+        main(arguments(shop, "--prior_weight", "2", "--prior_decay", "0.1"))
+
+
 def test_items_that_a_training_that_goes_on_lacks_are_counted(shop, tmp_path, capsys):
     add_item(shop, time=0)
     main(arguments(shop, "--max_steps", "1"))

@@ -66,7 +66,7 @@ class Items:
 def _text(item: Mapping[str, Any]) -> str:
     if is_missing(item.get("text")):
         raise ValueError(
-            f"The item {item.get('item_id')!r} has no text: give it one, or give embeddings of all items."
+            f"The item {item.get('item_id')!r} has no 'text': give it one, or give embeddings of all items."
         )
     return str(item["text"])
 

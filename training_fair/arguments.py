@@ -114,6 +114,13 @@ OF_A_FIT = ("text_encoder", "pca_dim", "whiten", "collisions", "centroid_start")
 # Fields of the model that follow from the tokenizer and the data.
 DERIVED = ("codebook_fingerprint", "num_known_items", "num_adopted_items", "prior_size")
 
+# Flags of one text, which argparse does not check where they come from a file.
+OWN_TEXTS = {
+    spec.name
+    for part in (DataArguments, TokenizerArguments)
+    for spec in dataclasses.fields(part)
+    if spec.type in (str, str | None)
+}
 # What a flag's type is called.
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
 
@@ -150,6 +157,10 @@ def checked(value: Any, action: argparse.Action, path: str) -> Any:
         return value
     if choices is not None and value not in choices:
         raise ValueError(f"{path} sets {action.dest} to {value!r}: choose one of {', '.join(map(str, choices))}.")
+    if action.dest in OWN_TEXTS and (value is None or isinstance(value, list | dict)):
+        raise ValueError(f"{path} sets {action.dest} to {value!r}: give one text.")
+    if isinstance(value, int | float) and of_text is str and not isinstance(value, bool):
+        return str(value)
     if kind is None or not callable(of_text):
         return value
     try:

@@ -232,6 +232,11 @@ BAD_FILES = {
     "blank item": ("log.csv", as_csv([*ROWS, ("a", " ", 1)]), ["line 7", "item_id"]),
     "null item": ("log.jsonl", as_jsonl([*ROWS, ("a", None, 1)]), ["line 6", "item_id"]),
     "no time": ("log.csv", as_csv([*ROWS, ("a", "x", "")]), ["line 7", "no timestamp"]),
+    "times of two kinds": (
+        "log.csv",
+        as_csv([*ROWS, ("a", "x", "2024-01-01")]),
+        ["line 7 has a date for its timestamp but", "line 2 a number"],
+    ),
     "bad time": ("log.csv", "\n" + as_csv([*ROWS, ("a", "x", "soon")]), ["line 8", "'soon'", "timestamp"]),
     "infinite time": ("log.jsonl", as_jsonl([("a", "x", float("inf"))]), ["line 1"]),
     "unknown extension": ("log.txt", as_csv(ROWS), ["unknown extension", ".csv"]),

@@ -40,6 +40,25 @@ def test_a_search_goes_on_where_it_stopped(folder):
     assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
     assert json.loads((folder / "search" / "search.json").read_text())["best"] == more["best"]
     assert main(arguments(folder, 3, space))["trials"] == more["trials"]
+    with pytest.raises(ValueError, match="were made with metric_for_best_model ndcg@10 .now mrr.*--output_dir"):
+        main([*arguments(folder, 4, space), "--metric_for_best_model", "mrr"])
+
+
+def test_trials_that_diverge_are_left_out(folder):
+    space = {"learning_rate": {"choice": [1e-3, 1e30]}}
+    flags = ["--max_steps", "8", "--logging_steps", "1", "--warmup_steps", "0"]
+    found = main([*arguments(folder, 4, space), *flags])
+    assert {trial["learning_rate"] for trial in found["trials"]} == {1e-3}
+    again = arguments(folder, 1, {"learning_rate": {"choice": [1e30]}})
+    with pytest.raises(ValueError, match="Every trial diverged"):
+        main([*again, *flags, "--output_dir", str(folder / "again")])
+
+
+def test_values_that_no_model_takes(folder):
+    with pytest.raises(ValueError, match="hidden_size is 9: give it a multiple"):
+        main([*arguments(folder, 2, {"hidden_size": {"choice": [9]}})])
+    with pytest.raises(ValueError, match="--trials is 0"):
+        main(arguments(folder, 0, {"hidden_size": {"choice": [8]}}))
 
 
 def test_a_trial_is_worth_its_best_epoch(folder, monkeypatch):

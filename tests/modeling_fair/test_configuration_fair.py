@@ -36,6 +36,11 @@ def test_saved_file_names_the_pipeline_for_remote_code(tmp_path):
         ({"hidden_dropout": 1.0}, "hidden_dropout"),
         ({"num_codebooks": 0}, "num_codebooks"),
         ({"lambda2_init": -0.1}, "lambda2_init"),
+        ({"cosine_temperature": float("nan")}, "cosine_temperature"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps"),
+        ({"prior_similar_weight": -1.0}, "prior_similar_weight"),
+        ({"prior_repeat": float("nan")}, "prior_repeat"),
+        ({"hidden_act": "foo"}, "hidden_act"),
     ],
 )
 def test_bad_fields_are_named(fields, named):

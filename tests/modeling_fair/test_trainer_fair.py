@@ -15,6 +15,7 @@ from modeling_fair import FairDataCollator, FairTrainer, FairTrainingArguments, 
 from modeling_fair.cooccurrence_fair import cooccurrence
 from modeling_fair.metrics_fair import evaluate_ranks, rank_targets
 from modeling_fair.resuming_fair import ResumedTraining
+from modeling_fair.trainer_fair import TrainingDivergedError
 
 ITEMS = {"prediction": "items", "num_known_items": 39, "item_residuals": True}  # p0 was not met in training
 
@@ -454,8 +455,6 @@ def test_settings_of_items_that_do_not_fit_are_refused(make_trainer):
         make_trainer(item_weight=1.0)
     with pytest.raises(ValueError, match="The model knows 12 items but this tokenizer 39"):
         make_trainer(model_fields={**ITEMS, "num_known_items": 12})
-    with pytest.raises(ValueError, match="item_negatives is 0"):
-        make_trainer(item_negatives=0)
 
 
 def test_items_that_were_adopted_between_trainings_learn(make_trainer, fitted, embeddings):
@@ -471,3 +470,9 @@ def test_items_that_were_adopted_between_trainings_learn(make_trainer, fitted, e
     before = trainer.model.model.embeddings.residuals.weight.detach().clone()
     trainer.train()
     assert (trainer.model.model.embeddings.residuals.weight != before).any(dim=1).sum() > 20
+
+
+def test_a_training_that_diverges_stops(make_trainer):
+    trainer = make_trainer(learning_rate=1e30, warmup_steps=0, max_steps=8, max_grad_norm=0.0)
+    with pytest.raises(TrainingDivergedError, match="diverged: .*_loss is nan by step .*--learning_rate"):
+        trainer.train()

@@ -45,6 +45,8 @@ def test_a_recipe_and_a_data_set_are_two_files(tmp_path):
         ("hidden_size: 64.5", "hidden_size to 64.5: give a whole number"),
         ("learning_rate: [1, 2]", r"learning_rate to \[1, 2\]: give a number"),
         ("learning_rate:", "learning_rate to None: give a number"),
+        ("dataset: [demo]", r"dataset to \['demo'\]: give one text"),
+        ("text_encoder:", "text_encoder to None: give one text"),
         ("whiten: perhaps", "whiten to 'perhaps': give true or false"),
     ],
 )
@@ -53,10 +55,11 @@ def test_settings_of_a_file_that_no_flag_takes(tmp_path, setting, message):
     path.write_text(setting)
     with pytest.raises(ValueError, match=f"settings.yaml sets {message}"):
         parse_arguments([str(path)])
-    path.write_text("learning_rate: 1\nprior_level:\nwhiten: false\nbf16: 'yes'\nlr_scheduler_kwargs: {num_cycles: 2}")
-    _, tokenizer, model, args = parse_arguments([str(path)])
+    right = "learning_rate: 1\nprior_level:\nwhiten: false\nbf16: 'yes'\ndataset: 5\ncache_dir:\n"
+    path.write_text(right + "lr_scheduler_kwargs: {num_cycles: 2}")
+    data, tokenizer, model, args = parse_arguments([str(path)])
     assert (args.learning_rate, model.prior_level, tokenizer.whiten, args.bf16) == (1.0, None, False, True)
-    assert args.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert args.lr_scheduler_kwargs == {"num_cycles": 2} and data.dataset == "5"
 
 
 def test_help_says_what_each_field_of_the_model_is(capsys):
