@@ -109,7 +109,7 @@ def prepare(arguments: list[str]) -> Job:
     if before is None and not settings.cooccurrence_prior:
         check_no_prior(config)
     if resume and before is None:
-        resumed = of_checkpoint(FairConfig, resume)
+        resumed = FairConfig.from_pretrained(resume)
         others = [name for name in given_otherwise(config, resumed) if name != "codebook_size"]  # few items shrink it
         if others:
             raise ValueError(
@@ -149,16 +149,14 @@ def prepare(arguments: list[str]) -> Job:
             if model.prior is not None and not settings.cooccurrence_prior:
                 print("The prior stays as it is: --cooccurrence_prior true counts it anew in these interactions.")
         model.adopt_new_items(tokenizer)  # so that they learn as others do; one to resume has adopted them
-        of_codes = not model.config.item_residuals  # without a prior before, such a model adopted nothing
-        if settings.cooccurrence_prior and of_codes and (tokenizer.known_ids < 0).any():
-            tokenizer.number_new_items()
-            model.config.num_known_items = tokenizer.num_known_items
+        if settings.cooccurrence_prior and not model.config.item_residuals:
+            tokenizer.number_new_items()  # a model that had no prior either has adopted none
     else:
         config.codebook_size = tokenizer.codebook_size
         config.num_known_items = tokenizer.num_known_items if config.item_residuals else 0
         model = new_model(config, tokenizer, settings.centroid_start)
-    if settings.cooccurrence_prior and not model.config.num_known_items:
-        model.config.num_known_items = tokenizer.num_known_items  # models that had neither know codes alone
+    if settings.cooccurrence_prior and not model.config.item_residuals:
+        model.config.num_known_items = tokenizer.num_known_items
     trainer = FairTrainer(
         model=model,
         args=args,
@@ -234,9 +232,7 @@ def check_no_prior(config: FairConfig) -> None:
     Raises:
         ValueError: for settings of a prior that there is not to be.
     """
-    defaults = FairConfig()
-    names = [spec.name for spec in dataclasses.fields(FairConfig) if spec.name.startswith("prior_")]
-    if given := [name for name in names if getattr(config, name) != getattr(defaults, name)]:
+    if given := [name for name in given_otherwise(config, FairConfig()) if name.startswith("prior_")]:
         raise ValueError(
             f"{', '.join(given)} are settings of a prior: add --cooccurrence_prior true, or leave them out."
         )

@@ -124,7 +124,7 @@ def check_study(study: optuna.Study, job: Job, space: dict[str, Any]) -> None:
     """
     given = {**job.record["arguments"], **job.record["config"]}
     settings = {name: str(value) for name, value in given.items() if name not in (*space, *OF_A_RUN)}
-    before = study.user_attrs.setdefault("settings", settings)
+    before = study.user_attrs.get("settings", settings)
     if others := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
         name = others[0]
         raise ValueError(
