@@ -61,8 +61,8 @@ class TiedPrediction(nn.Module):
         self, states: torch.Tensor, codebooks: torch.Tensor, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As [`FairPredictionHeads`]."""
-        queries = self.queries(states.float())
-        logits = torch.einsum("th,csh->tcs", queries, codebooks.float() * self.share)
+        queries = self.queries(states.float()) * self.share
+        logits = torch.einsum("th,csh->tcs", queries, codebooks.float())
         if labels is None:
             return logits
         return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")

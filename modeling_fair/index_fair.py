@@ -265,11 +265,12 @@ class ItemIndex:
                 if empty[part[0]]:
                     scores, rows = self._of_empty(empty_history_scores, allowed, hidden, hidden_from[at], top_k)
                 else:
-                    mine = None if prior is None else prior.of_users(at)
                     table = ScoreTable(
-                        score_table(code_logits[at], cosines), None if terms is None else terms.of_users(at)
+                        score_table(code_logits[at], cosines),
+                        None if terms is None else terms.of_users(at),
+                        None if prior is None else prior.of_users(at),
                     )
-                    scores, rows = self._of_users(table, allowed, hidden, hidden_from[at], mine, top_k, visit)
+                    scores, rows = self._of_users(table, allowed, hidden, hidden_from[at], top_k, visit)
                 best_scores[at, : scores.shape[1]], best_rows[at, : scores.shape[1]] = scores, rows
         best_rows.masked_fill_(best_scores == -torch.inf, -1)
         return RecommendOutput(item_ids=best_rows.to(wanted_on), scores=best_scores.to(wanted_on))
@@ -287,34 +288,11 @@ class ItemIndex:
         allowed: torch.Tensor | None,
         hidden: torch.Tensor,
         hidden_from: torch.Tensor,
-        prior: RowTerms | None,
         top_k: int,
         visit: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(scores, rows), (users, at most top_k), of users who share `allowed` rows (None: all) and `hidden` ones.
-
-        Items with terms of their own are left out of the search for codes and scored by themselves."""
-        if prior is None:
-            return self._by_codes(table, allowed, hidden, hidden_from, top_k, visit)
-        rows = prior.rows
-        others = self._by_codes(table, allowed, hidden, torch.cat([hidden_from, rows], dim=1), top_k, visit)
-        scores = prior.final(scores_of(self.item_codes, table, rows))
-        banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
-        if allowed is not None:
-            banned |= ~torch.isin(rows, allowed)
-        scores = scores.masked_fill(banned, -torch.inf)
-        return best_of(torch.cat([others[0], scores], dim=1), torch.cat([others[1], rows], dim=1), top_k)
-
-    def _by_codes(
-        self,
-        table: ScoreTable,
-        allowed: torch.Tensor | None,
-        hidden: torch.Tensor,
-        hidden_from: torch.Tensor,
-        top_k: int,
-        visit: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best items by their codes and vectors, by the backend that fits."""
+        """(scores, rows), (users, at most top_k), of users who share `allowed` rows (None: all) and `hidden` ones, by
+        the backend that fits."""
         users = table.users
         one = self.backend in ("pq", "ivf") or (self.backend == "auto" and users == 1 and self._serves_one())
         if not one or allowed is not None or not len(self):
@@ -323,7 +301,7 @@ class ItemIndex:
         rows = torch.full((users, top_k), -1)
         for user in range(users):
             of_user, mine = table.of_user(user), hidden_from[[user]]
-            found = self._scan_one(of_user, torch.cat([hidden, mine[mine >= 0]]), top_k, visit)
+            found = self._of_one(of_user, torch.cat([hidden, mine[mine >= 0]]), top_k, visit)
             if found is None:
                 found = scan(self.item_codes, of_user, None, hidden, mine, top_k, self.chunk_items)
             scores[user, : found[1].shape[1]], rows[user, : found[1].shape[1]] = found
@@ -339,11 +317,27 @@ class ItemIndex:
             return False
         return True
 
-    def _scan_one(
+    def _of_one(
         self, table: ScoreTable, hidden: torch.Tensor, top_k: int, visit: float
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """One user's best items among those visited, (1, top_k): found by faiss, then scored as everywhere. None where
-        they are too few, or so many have nearly one score that faiss may have left a better one out."""
+        """One user's best items, (1, top_k): those that gain something, and the others that are visited. None where
+        these are too few to tell."""
+        if table.prior is None:
+            return self._visited(table, hidden, top_k, visit)
+        rows = table.prior.rows[table.prior.rows >= 0]
+        others = self._visited(table, torch.cat([hidden, rows]), top_k, visit)
+        if others is None:
+            return None
+        scores = table.prior.final(scores_of(self.item_codes, table, table.prior.rows))[table.prior.rows >= 0]
+        scores = scores.masked_fill(torch.isin(rows, hidden), -torch.inf)
+        return best_of(torch.cat([others[0], scores[None]], dim=1), torch.cat([others[1], rows[None]], dim=1), top_k)
+
+    def _visited(
+        self, table: ScoreTable, hidden: torch.Tensor, top_k: int, visit: float
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """One user's best items among those visited, (1, top_k), without what some gain: found by faiss, then scored
+        as everywhere. None where they are too few, or so many have nearly one score that faiss may have left a better
+        one out."""
         codes, rows = self.item_codes.numpy(), None
         if self.backend == "ivf" and visit < 1:
             assert self.partition is not None

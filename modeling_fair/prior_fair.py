@@ -89,17 +89,23 @@ class CoOccurrencePrior(nn.Module):
         users, ages, rows = users[near], ages[near], known_ids[users[near], items[near]]
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         of_entry = torch.repeat_interleave(torch.arange(len(rows), device=device), lengths)
-        first = lengths.cumsum(0) - lengths
-        entries = self.offsets[rows][of_entry] + torch.arange(len(of_entry), device=device) - first[of_entry]
-        weights = (self.config.prior_decay ** ages.float())[of_entry] * self.counts[entries].float()
-        catalogue_rows = row_of[self.columns[entries].long()]
-        there = catalogue_rows >= 0  # items that were taken out of the catalogue are not
-        keys = users[of_entry][there] * len(of_items) + catalogue_rows[there]
+        first = self.offsets[rows] - (lengths.cumsum(0) - lengths)
+        # index_select takes a third of the time of [], of what are millions of entries.
+        entries = first.index_select(0, of_entry) + torch.arange(len(of_entry), device=device)
+        users = users.index_select(0, of_entry)
+        weights = (self.config.prior_decay ** ages.float()).index_select(0, of_entry)
+        weights = weights * self.counts.index_select(0, entries).float()
+        columns = self.columns.index_select(0, entries)
+        catalogue_rows = row_of.index_select(0, columns)
+        there = catalogue_rows >= 0
+        keys, summands = users * len(of_items) + catalogue_rows, weights
+        if not there.all():  # items that were taken out of the catalogue are not
+            keys, summands = keys[there], weights[there]
         keys, place = torch.cat([keys, own_keys]).unique(return_inverse=True)
         counted, own = place.split([len(place) - len(own_keys), len(own_keys)])
-        summed = torch.zeros(len(keys), device=device).index_add_(0, counted, weights[there])
-        own_counts = self.columns[entries] < self.known - self.config.num_adopted_items
-        totals = torch.zeros(batch, device=device).index_add_(0, users[of_entry], weights * own_counts)
+        summed = torch.zeros(len(keys), device=device).index_add_(0, counted, summands)
+        own_counts = columns < self.known - self.config.num_adopted_items
+        totals = torch.zeros(batch, device=device).index_add_(0, users, weights * own_counts)
         users = keys // max(len(of_items), 1)
         added, rival = self.scores(summed, totals[users])
         added[own.unique()] += self.config.prior_repeat

@@ -42,6 +42,21 @@ class RowTerms:
         padded = nn.functional.pad(scores, (0, 1))
         return padded.scatter_(1, places, self.final(padded.gather(1, places)))[:, :-1]
 
+    def by_cell(self, cells: torch.Tensor) -> "RowTerms":
+        """All users' terms in one row, by a number of each, (batch, n), and in the order of these; those of numbers
+        below 0 are left out."""
+        there = (cells.flatten() >= 0).nonzero()[:, 0]
+        in_order, order = cells.flatten()[there].sort()
+        rivals = None if self.rivals is None else self.rivals.flatten()[there[order]]
+        return RowTerms(in_order, self.added.flatten()[there[order]], rivals, self.weight)
+
+    def look_up(self, cells: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Of terms that `by_cell` gave: scores of any cells -> what they become."""
+        if not len(self.rows):
+            return scores
+        at = torch.searchsorted(self.rows, cells.contiguous()).clamp(max=len(self.rows) - 1)
+        return torch.where(self.rows[at] == cells, self.of_users(at).final(scores), scores)
+
     def scaled(self, factor: float) -> "RowTerms":
         """The same for scores that are `factor` times as large."""
         rivals = None if self.rivals is None else self.rivals * factor

@@ -6,17 +6,19 @@ import torch
 
 from .decoding_fair import ItemTerms, best_of, sum_rows, table_rows
 from .filters_fair import contains, position_in
+from .row_terms_fair import RowTerms
 
 BLOCK = 16  # smaller ones make the first pass of a search slower, larger ones the second
 
 
 @dataclass
 class ScoreTable:
-    """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), and what
-    they have beside them."""
+    """What users' scores are made of: the entries of all codes, (num_codebooks * codebook_size, users), what all items
+    have beside them, and what some gain in the end."""
 
     entries: torch.Tensor
     terms: ItemTerms | None = None
+    prior: RowTerms | None = None
 
     @property
     def users(self) -> int:
@@ -25,7 +27,9 @@ class ScoreTable:
     def of_user(self, user: int) -> "ScoreTable":
         """That of one user alone."""
         entries = self.entries[:, user : user + 1].clone(memory_format=torch.contiguous_format)
-        return ScoreTable(entries, None if self.terms is None else self.terms.of_users(slice(user, user + 1)))
+        of_user = slice(user, user + 1)
+        terms = None if self.terms is None else self.terms.of_users(of_user)
+        return ScoreTable(entries, terms, None if self.prior is None else self.prior.of_users(of_user))
 
 
 def scan(
@@ -63,7 +67,11 @@ def scan(
     ])  # fmt: skip
     cells = cells[cells >= 0].sort().values
     starts = range(0, items, chunk_items)
-    ends = torch.searchsorted(cells, torch.tensor([*starts, items], device=entries.device) * users).tolist()
+    first_cells = torch.tensor([*starts, items], device=entries.device) * users
+    ends, gains, gain_ends = torch.searchsorted(cells, first_cells).tolist(), None, []
+    if table.prior is not None:
+        gains = table.prior.by_cell(position_in(allowed, table.prior.rows) * users + user[:, None])
+        gain_ends = torch.searchsorted(gains.rows, first_cells).tolist()
     maxima = [entries.new_empty(0, users)]
     for part, start in enumerate(starts):
         here = slice(start, start + chunk_items)
@@ -71,21 +79,27 @@ def scan(
         scores = sum_rows(entries, table_rows(item_codes[of_chunk], codebook_size))
         if table.terms is not None:
             scores = table.terms.of_chunk(scores, of_chunk)
+        if gains is not None:
+            here_gains = gains.of_users(slice(gain_ends[part], gain_ends[part + 1]))
+            places = here_gains.rows - start * users
+            scores.view(-1)[places] = here_gains.final(scores.view(-1)[places])
         scores.view(-1).index_fill_(0, cells[ends[part] : ends[part + 1]] - start * users, -torch.inf)
         maxima += block_maxima(scores)
     of_blocks = torch.cat(maxima).T.contiguous()
     _, blocks = best_of(of_blocks, torch.arange(of_blocks.shape[1], device=entries.device).expand(users, -1), top_k)
-    rows = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=entries.device)).flatten(1)
-    rows = rows.masked_fill(rows >= items, -1)
+    places = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=entries.device)).flatten(1)
+    rows = places.masked_fill(places >= items, -1)
     if allowed is not None and items:
         rows = torch.where(rows < 0, rows, allowed[rows])
     scores = scores_of(item_codes, table, rows)
+    if gains is not None:
+        scores = gains.look_up(places * users + user[:, None], scores)
     banned = contains(hidden_from, rows) | torch.isin(rows, hidden) | (rows < 0)
     return best_of(scores.masked_fill(banned, -torch.inf), rows, top_k)
 
 
 def scores_of(item_codes: torch.Tensor, table: ScoreTable, rows: torch.Tensor) -> torch.Tensor:
-    """Scores of each user's rows (users, n), (users, n); those of row -1 mean nothing."""
+    """Scores of each user's rows (users, n) before what some gain, (users, n); those of row -1 mean nothing."""
     users, entries = table.users, table.entries
     codes = item_codes[rows.flatten()]
     user = torch.arange(users, dtype=torch.int32, device=entries.device).repeat_interleave(rows.shape[1])

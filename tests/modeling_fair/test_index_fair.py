@@ -73,8 +73,11 @@ def searches(draw):
         raw = torch.stack([logits[:, digit, codes[:, digit]] for digit in range(3)]).sum(0)
         scores = (raw + queries @ vectors[known_ids].T) / lengths
         if draw(st.booleans()):
-            rows, added = drawn(-1, catalogue, users, 1), drawn(1, 5, users, 1).float()
-            rivals = drawn(-5, 6, users, 1).float() if draw(st.booleans()) else None
+            count = draw(st.integers(1, min(catalogue, 40)))
+            rows = torch.stack([torch.randperm(catalogue, generator=generator)[:count] for _ in range(users)])
+            rows.masked_fill_(drawn(0, 4, users, count) == 0, -1)
+            added = drawn(1, 5, users, count).float()
+            rivals = drawn(-5, 6, users, count).float() if draw(st.booleans()) else None
             prior = RowTerms(rows, added, rivals, 2.0**-6)  # so small that the higher of two scores is the mixture's
             options["terms"] = replace(options["terms"], prior=prior)
             scores = torch.cat([scores, torch.zeros(users, 1)], dim=1)
