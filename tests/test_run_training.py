@@ -216,18 +216,22 @@ def test_settings_of_a_prior_without_one_are_refused(shop):
         main(arguments(shop, "--prior_weight", "2", "--prior_decay", "0.1"))
 
 
-def test_items_that_a_training_that_goes_on_lacks_are_counted(shop, tmp_path, capsys):
+def test_a_training_that_goes_on_counts_the_items_it_lacks_and_takes_new_titles(shop, tmp_path, capsys):
     add_item(shop, time=0)
     main(arguments(shop, "--max_steps", "1"))
     with gzip.open(shop["items"], "rt") as file:
-        lines = file.readlines()
+        lines = [json.loads(line) for line in file]
+    lines[3]["title"] = "Renamed"
     with gzip.open(shop["items"], "wt") as file:
-        file.writelines(lines[:40])
+        file.writelines(json.dumps(line) + "\n" for line in lines[:40])
     log = [line for line in Path(shop["log"]).read_text().splitlines(True) if ",new," not in line]
     Path(shop["log"]).write_text("".join(log))
     again = arguments({**shop, "out": str(tmp_path / "again")}, "--model_name_or_path", shop["out"])
     main([*again, "--max_steps", "1"])
-    assert "1 item(s) of the checkpoint are none of these items: they stay" in capsys.readouterr().out
+    told, tokenizer = capsys.readouterr().out, FairTokenizer.from_pretrained(tmp_path / "again")
+    assert "1 item(s) of the checkpoint are none of these items: they stay" in told
+    assert "1 item(s) have another title than in the checkpoint, and get it" in told
+    assert tokenizer.titles([3]) == ["Renamed"] and len(tokenizer.catalogue) == 41
 
 
 @pytest.mark.parametrize("numbered", [False, True])

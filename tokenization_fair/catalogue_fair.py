@@ -126,6 +126,18 @@ class Catalogue:
         """Append the items of another catalogue."""
         self._hold(self.item_ids + other.item_ids, self.titles + other.titles)
 
+    def retitle(self, item_ids: Iterable[str], titles: Iterable[str]) -> int:
+        """Give items other titles; ids that are not in the catalogue and empty titles change nothing. Returns how many
+        items have another title now."""
+        others = {
+            row: title
+            for row, title in zip(self.rows_of(item_ids).tolist(), titles, strict=True)
+            if row >= 0 and title not in ("", self.titles[row])
+        }
+        if others:
+            self.titles = Strings(others.get(row, title) for row, title in enumerate(self.titles))
+        return len(others)
+
     def remove(self, item_ids: Sequence[str]) -> np.ndarray:
         """Remove items; the rows behind them move up. Returns the rows that are left, by their old numbers.
 

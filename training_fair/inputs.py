@@ -172,7 +172,7 @@ def of_checkpoint(part: Any, path: str) -> Any:
 def make_tokenizer(
     items: Dataset, train: Dataset, data: DataArguments, settings: TokenizerArguments, model: FairConfig, seed: int
 ) -> FairTokenizer:
-    """The tokenizer of the checkpoint to go on from, with the items it lacks, or a new one."""
+    """The tokenizer of the checkpoint to go on from, with the items it lacks and the titles of today, or a new one."""
     counts, embeddings = item_counts(train, items), load_embeddings(data.item_embeddings)
     if embeddings is not None:
         check_shape(embeddings, len(items), f"vectors of {data.item_embeddings}")
@@ -202,6 +202,8 @@ def make_tokenizer(
             f"{gone} item(s) of the checkpoint are none of these items: they stay, and are recommended, until the "
             "tokenizer's remove_items takes them out."
         )
+    if renamed := tokenizer.catalogue.retitle(items["item_id"], items["title"]):
+        print(f"{renamed} item(s) have another title than in the checkpoint, and get it; their codes stay.")
     tokenizer.add_items(
         items.select(new),
         None if embeddings is None else embeddings[new],

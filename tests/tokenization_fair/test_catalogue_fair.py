@@ -87,6 +87,16 @@ def test_an_item_of_a_data_frame_may_lack_a_title(value):
     assert list(catalogue.titles) == ["", "nan"]
 
 
+def test_items_get_other_titles(tmp_path):
+    catalogue = Catalogue([{"item_id": "a", "title": "old"}, {"item_id": "b", "title": "b"}, {"item_id": "c"}])
+    before = catalogue.fingerprint()
+    assert catalogue.retitle(["c", "z", "a", "b"], ["third", "of none", "näw", ""]) == 2
+    assert list(catalogue.titles) == ["näw", "b", "third"] and catalogue.fingerprint() == before
+    catalogue.save(tmp_path / "catalogue.safetensors")
+    assert Catalogue.load(tmp_path / "catalogue.safetensors").titles == catalogue.titles
+    assert catalogue.retitle(["c"], ["third"]) == 0
+
+
 def test_unknown_items_are_named():
     catalogue = Catalogue([{"item_id": "a"}])
     with pytest.raises(ValueError, match="'z'"):
